@@ -1,0 +1,213 @@
+"""A bundle: one immutable, versioned folder of trained artefacts, the only thing that passes from offline to service.
+
+    <store>/CURRENT                names the live version
+    <store>/<version>/manifest.json
+                      image_encoder.onnx  fashion_dna.onnx  style_lstm.onnx
+                      articles.json  articles.safetensors     ids, fingerprints and Fashion DNA of the trained catalogue
+                      golden.json    golden.safetensors       inputs and outputs that the service recomputes
+
+Published by writing aside and renaming, so that a reader sees a whole bundle or none. Nothing in it is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from model_store.article_features import ArticleSpec
+from model_store.errors import InvalidBundle
+from model_store.time_features import TimeSpec
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+CURRENT = "CURRENT"
+IMAGE_ENCODER = "image_encoder.onnx"
+FASHION_DNA = "fashion_dna.onnx"
+STYLE_LSTM = "style_lstm.onnx"
+ARTICLES = "articles.json"
+ARTICLE_DNA = "articles.safetensors"
+GOLDEN_CASES = "golden.json"
+GOLDEN_ARRAYS = "golden.safetensors"
+REQUIRED_FILES = (IMAGE_ENCODER, FASHION_DNA, STYLE_LSTM, ARTICLES, ARTICLE_DNA, GOLDEN_CASES, GOLDEN_ARRAYS)
+
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class FileEntry(BaseModel):
+    """One file of the bundle: its size in bytes and SHA-256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Blend(BaseModel):
+    """Weights of the blended ranking, fitted on validation data: score = f·d + trend · log(1 + recent sales)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trend: Annotated[float, Field(ge=0)] = 0.0
+
+
+class DataSetCard(BaseModel):
+    """Which data a bundle was trained on. ``cutoff`` is in Unix seconds: nothing at or after it was seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    fingerprint: str
+    cutoff: int
+    articles: int
+    customers: int
+    purchases: int
+
+
+class Manifest(BaseModel):
+    """What a bundle is, and how to read it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    created: str
+    data_set: DataSetCard
+    article_spec: ArticleSpec
+    time_spec: TimeSpec
+    blend: Blend = Blend()
+    image_encoder: str
+    """Where the residual network came from, in words: a directory's name, or what the pipeline trained itself on."""
+    parameters: dict[str, int] = {}
+    """Number of weights per model."""
+    metrics: dict[str, Any] = {}
+    """Evaluation figures, with their intervals."""
+    config: dict[str, Any] = {}
+    """The training configuration, seed included."""
+    parity: dict[str, float] = {}
+    """Largest absolute difference torch ↔ ONNX found at export, per graph."""
+    files: dict[str, FileEntry] = {}
+
+
+class Bundle:
+    """An opened bundle whose files have been verified against the manifest."""
+
+    def __init__(self, folder: Path, manifest: Manifest):
+        self.folder, self.manifest = folder, manifest
+
+    @property
+    def version(self) -> str:
+        return self.manifest.version
+
+    def path(self, name: str) -> Path:
+        """The file ``name`` of this bundle."""
+        return self.folder / name
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Read and verify a bundle. Raises InvalidBundle with the file and the reason; nothing is changed."""
+    manifest = _read_manifest(folder)
+    if manifest.version != folder.name:
+        raise InvalidBundle(f"{folder}: {MANIFEST} says version '{manifest.version}', the folder is '{folder.name}'")
+    for name in REQUIRED_FILES:
+        if name not in manifest.files:
+            raise InvalidBundle(f"{folder}: {MANIFEST} does not list {name}")
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise InvalidBundle(f"{folder}: {name} lies outside the bundle")
+        if not path.is_file():
+            raise InvalidBundle(f"{folder}: {name} is missing")
+        if path.stat().st_size != entry.bytes:
+            raise InvalidBundle(f"{folder}: {name} has {path.stat().st_size} bytes instead of {entry.bytes}")
+        if hash_file(path) != entry.sha256:
+            raise InvalidBundle(f"{folder}: {name} is damaged (its SHA-256 differs from the manifest's)")
+    return Bundle(folder, manifest)
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidBundle(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InvalidBundle(f"{path}: {place}: {first['msg']}") from None
+    if manifest.format_version != FORMAT_VERSION:
+        raise InvalidBundle(
+            f"{path}: format version {manifest.format_version} is unknown; this release reads {FORMAT_VERSION}"
+        )
+    return manifest
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def publishing(store: Path, version: str) -> Iterator[Path]:
+    """A folder to write a new bundle into: renamed to ``<store>/<version>`` where the block ends well, else removed.
+
+    Write every file but the manifest, then call ``write_manifest``. Raises InvalidBundle where the version exists.
+    """
+    if not _VERSION.fullmatch(version):
+        raise InvalidBundle(f"version '{version}' must be 1 to 100 letters, digits, dots, dashes or underscores")
+    if (store / version).exists():
+        raise InvalidBundle(f"{store / version} exists already; bundles are immutable, so choose another version")
+    store.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=store))
+    try:
+        yield stage
+        stage.chmod(0o755)
+        stage.rename(store / version)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def write_manifest(stage: Path, manifest: Manifest) -> None:
+    """Write the manifest of the files that now lie in ``stage``; their sizes and hashes are filled in here."""
+    files = {
+        path.relative_to(stage).as_posix(): FileEntry(bytes=path.stat().st_size, sha256=hash_file(path))
+        for path in sorted(stage.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    complete = manifest.model_copy(update={"files": files})
+    (stage / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def versions(store: Path) -> list[str]:
+    """All versions in the store, whether sound or not, in order of name."""
+    if not store.is_dir():
+        return []
+    return sorted(path.name for path in store.iterdir() if _VERSION.fullmatch(path.name) and path.is_dir())
+
+
+def current_version(store: Path) -> str | None:
+    """The version that CURRENT names, or None where none was ever activated."""
+    try:
+        return (store / CURRENT).read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def set_current(store: Path, version: str) -> None:
+    """Let CURRENT name ``version``, in one atomic rename."""
+    if version not in versions(store):
+        raise InvalidBundle(f"{store} has no bundle '{version}'; it has {', '.join(versions(store)) or 'none'}")
+    aside = store / f".{CURRENT}-{os.getpid()}"
+    aside.write_text(version + "\n", encoding="utf-8")
+    aside.replace(store / CURRENT)

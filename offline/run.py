@@ -1,0 +1,97 @@
+"""A run: the folder in which training keeps what it made, and from which evaluation and export read.
+
+    config.json             the resolved configuration, seed included
+    split.json              ``Split``: what was trained on, and from when on it was not
+    article_spec.json  time_spec.json
+    residual/               ``config.json`` + ``model.safetensors`` of the residual network, ``source.txt`` (where from)
+    image_embeddings        ``embedding`` float32 (N, E), zeros without a picture; ``has_image`` bool (N)
+    fashion_dna             weights; ``article_dna``: ``dna`` float32 (N, 128)
+    static                  ``style`` float32 (K, 128), ``bias`` float32 (K); ``static_customers.json``: their ids
+    style_lstm              weights
+    blend.json              ``model_store.bundle.Blend``
+    curves.json             per stage: loss and validation figures by epoch
+    checkpoints/            one file per stage, for resuming; removed once the stage is complete
+
+Arrays are safetensors; every file is written aside and renamed, so that a killed run never leaves half of one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from safetensors.numpy import load_file, save_file
+
+from model_store.errors import InvalidConfig
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Split(BaseModel):
+    """Where time is cut (Unix seconds, UTC): training < ``validation_from`` ≤ validation < ``cutoff`` ≤ test."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_set: str
+    fingerprint: str
+    validation_from: int
+    cutoff: int
+
+
+class Run:
+    """Typed access to one run's folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def path(self, name: str) -> Path:
+        """A file of this run; its folder is made where it is missing."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def has(self, name: str) -> bool:
+        """Whether the run got as far as writing ``name`` (a file name with its ending)."""
+        return (self.folder / name).exists()
+
+    def save_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write ``<name>.safetensors``."""
+        path = self.path(f"{name}.safetensors")
+        aside = path.with_name(f".{path.name}-{os.getpid()}")
+        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, aside)
+        aside.replace(path)
+
+    def load_arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """Read ``<name>.safetensors``. Raises InvalidConfig where training has not written it."""
+        arrays: dict[str, NDArray[Any]] = load_file(self._existing(f"{name}.safetensors"))
+        return arrays
+
+    def save_json(self, name: str, value: Any) -> None:
+        """Write ``<name>.json`` from a pydantic model or plain values."""
+        path = self.path(f"{name}.json")
+        aside = path.with_name(f".{path.name}-{os.getpid()}")
+        plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        aside.write_bytes(orjson.dumps(plain, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
+        aside.replace(path)
+
+    def load_json(self, name: str) -> Any:
+        """Read ``<name>.json`` as plain values."""
+        return orjson.loads(self._existing(f"{name}.json").read_bytes())
+
+    def load_model(self, name: str, model: type[Model]) -> Model:
+        """Read ``<name>.json`` as a pydantic model."""
+        return model.model_validate_json(self._existing(f"{name}.json").read_bytes())
+
+    def _existing(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise InvalidConfig(
+                f"{path} does not exist: the run is not complete; train it (again) with 'modiste train'"
+            )
+        return path

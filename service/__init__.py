@@ -1,0 +1,1 @@
+"""Everything online: HTTP, engine, state in Redis, FAISS indexes. Never torch."""
