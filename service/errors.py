@@ -1,0 +1,56 @@
+"""What can go wrong online, as one tree; ``service.http.errors`` alone says which HTTP status each becomes.
+
+A foreign exception (redis-py's, onnxruntime's) is translated into one of these at the adapter that meets it.
+"""
+
+from __future__ import annotations
+
+from model_store.errors import ModisteError
+
+
+class ServiceError(ModisteError):
+    """Base of the errors that a request can end in."""
+
+
+class StoreUnavailable(ServiceError):
+    """Redis cannot be reached, did not answer in time, or refuses to write. Nothing was acknowledged; try again."""
+
+
+class InvalidRequest(ServiceError):
+    """A request breaks the contract. ``field`` names the offending parameter or field where there is one."""
+
+    def __init__(self, message: str, *, field: str | None = None):
+        self.field = field
+        super().__init__(message)
+
+
+class GenerationUnavailable(ServiceError):
+    """A ranking by generation was asked for, and nothing generates here."""
+
+
+class Unauthorised(ServiceError):
+    """API keys are set, and the request carries none of them."""
+
+
+class BodyTooLarge(ServiceError):
+    """A request's body is larger than the settings allow."""
+
+
+class NotReady(ServiceError):
+    """The service is still loading its bundle and catalogue, or has none."""
+
+
+class UnknownArticle(ServiceError):
+    """No article of the catalogue has this id."""
+
+
+class UnknownCustomer(ServiceError):
+    """Nothing is stored about this customer."""
+
+
+class UnknownBundle(ServiceError):
+    """The store holds no bundle of this version."""
+
+
+class ActivationInProgress(ServiceError):
+    """Another bundle is being activated on this worker; one at a time."""

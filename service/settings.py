@@ -1,0 +1,167 @@
+"""The service's settings: environment variables, each documented by its field's description.
+
+A variable is called ``MODISTE_`` and the field's name in capitals. One that is empty counts as unset.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import ipaddress
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from model_store.errors import InvalidConfig
+
+log = logging.getLogger(__name__)
+
+PREFIX = "MODISTE_"
+_DIGEST_PREFIX = "sha256:"
+
+
+def _digests(value: object) -> object:
+    """SHA-256 digests of comma-separated keys: the keys themselves are not kept, so no log can show them."""
+    if not isinstance(value, str):
+        return value
+    return tuple(_digest(key.strip()) for key in value.split(",") if key.strip())
+
+
+def _digest(key: str) -> bytes:
+    if key.startswith(_DIGEST_PREFIX):
+        digest = bytes.fromhex(key.removeprefix(_DIGEST_PREFIX))
+        if len(digest) != hashlib.sha256().digest_size:
+            raise ValueError("a key written as sha256:… needs 64 hexadecimal digits")
+        return digest
+    if len(key) < 16:
+        raise ValueError("each key needs at least 16 characters")
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _port(value: object) -> object:
+    if isinstance(value, str) and value.startswith("tcp://"):
+        raise ValueError(
+            "must be a port number. Kubernetes sets this variable itself for a Service named 'modiste': "
+            "put enableServiceLinks: false into the pod's spec"
+        )
+    return value
+
+
+def _redis_url(value: str) -> str:
+    if urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("must start with redis://, rediss:// or unix://")
+    return value
+
+
+def _llm_url(value: str) -> str:
+    if value != "off" and urlsplit(value).scheme not in {"http", "https"}:
+        raise ValueError("must start with http:// or https://, or be 'off'")
+    return value.rstrip("/")
+
+
+class Settings(BaseModel):
+    """All that an operator can set. Frozen: a process reads its environment once, when it starts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. Any but a loopback address needs MODISTE_API_KEYS.",
+    )
+    port: Annotated[int, BeforeValidator(_port)] = Field(
+        8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one."
+    )
+    workers: int = Field(1, ge=1, le=256, description="Number of service processes. All share the state in Redis.")
+    redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(
+        None,
+        description="Where state lives: redis://, rediss:// or unix:// URL of a Redis 6.2 or Valkey or newer. "
+        "Unset: 'modiste serve' starts an embedded one.",
+    )
+    redis_timeout: float = Field(
+        0.5,
+        gt=0,
+        le=60,
+        description="Seconds after which a call to Redis counts as failed: events then get 503, recommendations are "
+        "served from memory.",
+    )
+    redis_connections: int = Field(64, ge=2, le=10_000, description="Most connections to Redis, per process.")
+    store: Path = Field(
+        Path("model_store/bundles"),
+        description="Folder of bundles; its file CURRENT names the one that is served when nothing else was activated.",
+    )
+    llm_url: Annotated[str, AfterValidator(_llm_url)] | None = Field(
+        None,
+        description="OpenAI-compatible API of the language model, or 'off' for none. Unset: embedded. No bundle of "
+        "this release holds a language model, so that the setting has no effect yet and generation is always 'none'.",
+    )
+    api_keys: Annotated[tuple[bytes, ...], BeforeValidator(_digests)] = Field(
+        (),
+        repr=False,
+        description="Keys that callers of /v1 must show (Authorization: Bearer … or X-API-Key: …), comma-separated, "
+        "each of at least 16 characters or written as sha256:<64 hexadecimal digits>. Unset: no key is asked for.",
+    )
+    image_root: Path | None = Field(
+        None,
+        description="Folder under which PUT /v1/articles finds pictures that are given as a path. Unset: pictures can "
+        "only be sent as base64.",
+    )
+    max_body_bytes: int = Field(
+        32 * 1024 * 1024, ge=1_024, description="Largest request body in bytes; larger ones get 413."
+    )
+    max_batch: int = Field(1_000, ge=1, le=1_000, description="Most events, articles or stock levels per call.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level to log.")
+
+    @model_validator(mode="after")
+    def _keys_where_others_can_reach_it(self) -> Settings:
+        if not self.api_keys and not _is_loopback(self.host):
+            raise ValueError(
+                f"{PREFIX}HOST: '{self.host}' can be reached from other machines, so {PREFIX}API_KEYS must be set too"
+            )
+        return self
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Settings from variables. Raises InvalidConfig with one line that names the variable.
+
+        A variable that looks like a misspelt setting is refused; any other unknown one under the prefix is logged.
+        """
+        given = {name: value for name, value in environment.items() if name.startswith(PREFIX) and value.strip()}
+        known = {variable(field) for field in cls.model_fields}
+        for name in sorted(given.keys() - known):
+            _refuse_misspelt(name, known)
+        values = {name.removeprefix(PREFIX).lower(): given[name] for name in given.keys() & known}
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InvalidConfig(_describe(error)) from None
+
+
+def variable(field: str) -> str:
+    """The environment variable that sets ``field``."""
+    return PREFIX + field.upper()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse_misspelt(name: str, known: set[str]) -> None:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+    if near:
+        raise InvalidConfig(f"{name}: there is no such setting; did you mean {near[0]}?")
+    log.warning("%s is not a setting of the service; it has no effect", name)
+
+
+def _describe(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{variable(str(first['loc'][0]))}: {message}" if first["loc"] else message
