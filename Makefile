@@ -1,0 +1,60 @@
+# Everything a checkout needs, with nothing but make and python3.11 on the machine. `make help` lists the targets.
+
+PYTHON ?= python3.11
+# cpu or gpu: which builds of onnxruntime and faiss are installed. They exclude each other.
+EXTRAS ?= cpu
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(EXTRAS)
+SHOP := var/data/shop
+STORE := $(or $(MODISTE_STORE),model_store/bundles)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help serve preflight test check bench clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+
+# A kill between two steps, or inside one, costs at most that step: each leaves its whole result or none.
+serve: preflight $(STORE)/CURRENT ## sample shop, training, export, embedded Redis, service on http://127.0.0.1:8000
+	@$(BIN)/modiste serve --seed-data $(SHOP)
+
+# Settings, port and folders are looked at before minutes are spent on training.
+preflight: $(STAMP)
+	@$(BIN)/modiste serve --check
+
+$(SHOP)/data_set.json: | $(STAMP)
+	@$(BIN)/modiste shop $(SHOP)
+
+# A store that somebody named and that has a live bundle is served as it is; the default one follows data and config.
+ifeq ($(and $(MODISTE_STORE),$(wildcard $(STORE)/CURRENT)),)
+$(STORE)/CURRENT: $(SHOP)/data_set.json $(wildcard offline/configs/*.toml) | $(STAMP)
+	@$(BIN)/modiste train --data $(SHOP)
+	@$(BIN)/modiste export --run var/runs/$(notdir $(SHOP)) --store $(STORE)
+endif
+
+test: $(STAMP) ## the whole default test suite
+	@$(BIN)/pytest -q
+
+check: $(STAMP) ## format, lint, strict types, walls between the rooms
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+bench: $(STAMP) ## measure speed and memory; writes var/bench.json
+	@$(BIN)/modiste bench --out var/bench.json
+
+clean: ## remove the environment and all that was generated, but for var/ and bundles
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# The environment, from pip alone; the constraints pin every package, so that builds are reproducible.
+$(STAMP): pyproject.toml requirements/constraints.txt
+	@$(PYTHON) -c 'import sys; assert sys.version_info[:2] >= (3, 11)' || { echo "make: $(PYTHON) is missing or older than 3.11; name another with PYTHON=…" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing packages into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c requirements/constraints.txt -e '.[$(EXTRAS),service,offline,dev]'
+	@touch $@

@@ -1,0 +1,22 @@
+"""What every test stands on: one thread per library, and real data only where it lies beside the project."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+REAL_DATA = Path(os.environ.get("MODISTE_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if REAL_DATA.is_dir():
+        return
+    skip = pytest.mark.skip(reason=f"{REAL_DATA} does not exist")
+    for item in items:
+        if "real_data" in item.keywords:
+            item.add_marker(skip)
