@@ -1,0 +1,446 @@
+"""A data set on disk, opened: validated once, then read as records, arrays or a stream (design §3).
+
+``DataSet.open`` raises at the first fault that ``model_store.tables`` finds, so an opened data set can be relied on.
+``new_data_set`` is how importers and the sample shop write one: aside, then renamed into place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from model_store import tables
+from model_store.errors import InvalidData
+from model_store.history import effective_history
+from model_store.records import LATEST_TIMESTAMP, Article, Event, EventType, describe_validation_error
+
+DATA_SET_FILE = "data_set.json"
+_TIME_BITS = 38  # holds every timestamp up to the year 9999, so that (article, time) sorts as one int64
+
+
+class DataSetFile(BaseModel):
+    """``data_set.json`` beside the tables: what the data are, and how long a window to evaluate on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    description: str = ""
+    stock: str = ""
+    """How availability came about, and what it may be used for."""
+    synthetic: bool = False
+    window_days: Annotated[int, Field(ge=1, le=3_650)] = 7
+    """Recommended length of the evaluation window at the end of the data."""
+
+
+@dataclass(frozen=True)
+class Purchases:
+    """Purchases that were kept (returns taken out), sorted by customer, then by time, then by event id.
+
+    P purchases of K customers; rows ``offsets[k]:offsets[k + 1]`` are customer k's, oldest first. A customer may have
+    none, once ``before`` or ``between`` has cut them off.
+    """
+
+    customer_ids: list[str]
+    """(K)"""
+    offsets: NDArray[np.int64]
+    """(K + 1)"""
+    customer: NDArray[np.int32]
+    """(P) index into ``customer_ids``"""
+    article: NDArray[np.int32]
+    """(P) index into the data set's ``article_ids``"""
+    timestamp: NDArray[np.int64]
+    """(P) Unix seconds"""
+    order: NDArray[np.int64]
+    """(P) number of the order: one customer's purchases with one order_id, or else with one timestamp"""
+
+    def __len__(self) -> int:
+        return len(self.article)
+
+    def before(self, time: int) -> Purchases:
+        """Purchases earlier than ``time``; the same customers and numbers."""
+        return self._take(self.timestamp < time)
+
+    def between(self, start: int, end: int) -> Purchases:
+        """Purchases with start ≤ timestamp < end; the same customers and numbers."""
+        return self._take((self.timestamp >= start) & (self.timestamp < end))
+
+    def _take(self, rows: NDArray[np.bool_]) -> Purchases:
+        customer = self.customer[rows]
+        offsets = _offsets(customer, len(self.customer_ids))
+        return Purchases(
+            self.customer_ids, offsets, customer, self.article[rows], self.timestamp[rows], self.order[rows]
+        )
+
+
+@dataclass(frozen=True)
+class Availability:
+    """When each of N articles was in stock: I intervals [start, end), sorted by (article, start), never overlapping."""
+
+    article: NDArray[np.int32]
+    """(I) index into the data set's ``article_ids``"""
+    start: NDArray[np.int64]
+    """(I) Unix seconds, inclusive"""
+    end: NDArray[np.int64]
+    """(I) Unix seconds, exclusive; ``LATEST_TIMESTAMP + 1`` where the article is still in stock"""
+    articles: int
+    """N"""
+
+    @classmethod
+    def always(cls, articles: int) -> Availability:
+        """Every article always in stock."""
+        return cls(
+            np.arange(articles, dtype=np.int32),
+            np.zeros(articles, dtype=np.int64),
+            np.full(articles, LATEST_TIMESTAMP + 1, dtype=np.int64),
+            articles,
+        )
+
+    def in_stock(self, article: NDArray[np.integer], time: NDArray[np.integer] | int) -> NDArray[np.bool_]:
+        """Whether each article was in stock at each time; the arguments broadcast, the result is bool (…)."""
+        wanted = np.asarray(article, dtype=np.int64), np.asarray(time, dtype=np.int64)
+        index = np.searchsorted(self._keys, (wanted[0] << _TIME_BITS) | wanted[1], side="right") - 1
+        found = index >= 0
+        if not len(self.article):
+            return np.zeros(found.shape, dtype=bool)
+        inside: NDArray[np.bool_] = found & (self.article[index] == wanted[0]) & (wanted[1] < self.end[index])
+        return inside
+
+    def in_stock_at(self, time: int) -> NDArray[np.bool_]:
+        """Which articles were in stock at ``time``: bool (N)."""
+        return self._mark((self.start <= time) & (time < self.end))
+
+    def in_stock_between(self, start: int, end: int) -> NDArray[np.bool_]:
+        """Which articles were in stock at some moment with start ≤ moment < end: bool (N)."""
+        return self._mark((self.start < end) & (start < self.end))
+
+    @cached_property
+    def _keys(self) -> NDArray[np.int64]:
+        return (self.article.astype(np.int64) << _TIME_BITS) | self.start
+
+    def _mark(self, intervals: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        marked = np.zeros(self.articles, dtype=bool)
+        marked[self.article[intervals]] = True
+        return marked
+
+
+class DataSet:
+    """A validated data set. Articles are numbered by their row: ``article_ids[i]`` is row i of the articles table."""
+
+    def __init__(self, folder: Path, file: DataSetFile, article_ids: list[str], last_event: int, fingerprint: str):
+        self.folder, self.file, self.article_ids = folder, file, article_ids
+        self.last_event = last_event
+        """Timestamp of the last event, Unix seconds."""
+        self.fingerprint = fingerprint
+        """SHA-256 over the tables (pictures are not read)."""
+
+    @classmethod
+    def open(cls, folder: Path) -> DataSet:
+        """Open and validate everything. Raises InvalidData with file, row and column of the first fault."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise InvalidData(
+                f"{folder} is not a folder; expected a data set (modiste shop or modiste import makes one)"
+            )
+        file = _read_data_set_file(folder)
+        checked = tables.validate(folder)
+        return cls(folder, file, checked.article_ids, checked.last_event, _fingerprint(folder))
+
+    def articles(self, start: int = 0, stop: int | None = None) -> Iterator[Article]:
+        """Articles of the rows start … stop - 1, in table order."""
+        stop = len(self.article_ids) if stop is None else min(stop, len(self.article_ids))
+        for first_row, batch in tables.read_batches(self.folder, tables.ARTICLES):
+            if first_row >= stop:
+                return
+            low, high = max(start - first_row, 0), min(stop - first_row, batch.num_rows)
+            if low < high:
+                yield from map(tables.to_article, tables.article_rows(batch.slice(low, high - low)))
+
+    def image(self, article: Article) -> bytes | None:
+        """The bytes of an article's picture, None where it has none. Raises InvalidData where the file is gone."""
+        if article.image is None:
+            return None
+        try:
+            return tables.image_path(self.folder, article.image).read_bytes()
+        except OSError as error:
+            raise InvalidData(f"'{article.image}' cannot be read ({error.strerror})", column="image") from None
+
+    def purchases(self, known_at: int | None = None) -> Purchases:
+        """Purchases less returns (``model_store.history``); only events earlier than ``known_at`` count."""
+        events = self._history_events
+        if known_at is not None:
+            events = events.take(np.flatnonzero(events.timestamp < known_at))
+        return _purchases(events, self.article_ids)
+
+    @cached_property
+    def availability(self) -> Availability:
+        """When articles were in stock; without that table, always. An article without an interval never was."""
+        count = len(self.article_ids)
+        if not (self.folder / tables.AVAILABILITY.file).exists():
+            return Availability.always(count)
+        known = pa.array(self.article_ids, pa.string())
+        parts = [
+            (
+                pc.index_in(batch.column("article_id"), value_set=known).to_numpy(),
+                tables.seconds(batch.column("from")),
+                tables.seconds(batch.column("to"), tables.OPEN_END),
+            )
+            for _, batch in tables.read_batches(self.folder, tables.AVAILABILITY)
+        ]
+        if not parts:
+            return Availability(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64), count)
+        article, start, end = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.lexsort((start, article))
+        return Availability(article[order], start[order], end[order], count)
+
+    def events(self, batch: int = tables.BATCH) -> Iterator[pa.RecordBatch]:
+        """The events table in file order and canonical schema, at most ``batch`` rows at a time."""
+        for _, rows in tables.read_batches(self.folder, tables.EVENTS, batch=batch):
+            yield rows
+
+    def search_results(self, batch: int = tables.BATCH) -> Iterator[pa.RecordBatch]:
+        """The search results in file order and canonical schema; nothing where there are none."""
+        if (self.folder / tables.SEARCH_RESULTS.file).exists():
+            for _, rows in tables.read_batches(self.folder, tables.SEARCH_RESULTS, batch=batch):
+                yield rows
+
+    @cached_property
+    def _history_events(self) -> _HistoryEvents:
+        return _read_history_events(self.folder, self.article_ids)
+
+
+# --- purchases ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _HistoryEvents:
+    """Purchases and returns as columns of one length, in file order."""
+
+    event_id: pa.ChunkedArray
+    order_id: pa.ChunkedArray
+    """null where there is none"""
+    customer_ids: list[str]
+    customer: NDArray[np.int32]
+    """index into ``customer_ids``, which is sorted"""
+    article: NDArray[np.int32]
+    timestamp: NDArray[np.int64]
+    is_return: NDArray[np.bool_]
+
+    def take(self, rows: NDArray[np.integer]) -> _HistoryEvents:
+        return _HistoryEvents(
+            self.event_id.take(rows),
+            self.order_id.take(rows),
+            self.customer_ids,
+            self.customer[rows],
+            self.article[rows],
+            self.timestamp[rows],
+            self.is_return[rows],
+        )
+
+
+def _read_history_events(folder: Path, article_ids: list[str]) -> _HistoryEvents:
+    known = pa.array(article_ids, pa.string())
+    history = pa.array([EventType.PURCHASE.value, EventType.RETURN.value])
+    columns = ["event_id", "customer_id", "type", "article_id", "timestamp", "order_id"]
+    schema = pa.schema([tables.EVENTS.schema.field(name) for name in columns])
+    batches = [
+        batch.filter(pc.is_in(batch.column("type"), history))
+        for _, batch in tables.read_batches(folder, tables.EVENTS, columns=columns)
+    ]
+    table = pa.Table.from_batches(batches, schema=schema)
+    ids = pc.unique(table["customer_id"])
+    ids = ids.take(pc.sort_indices(ids))
+    return _HistoryEvents(
+        table["event_id"],
+        table["order_id"],
+        ids.to_pylist(),
+        pc.index_in(table["customer_id"], value_set=ids).to_numpy(),
+        pc.index_in(table["article_id"], value_set=known).to_numpy(),
+        table["timestamp"].cast(pa.int64()).to_numpy(),
+        pc.equal(table["type"], EventType.RETURN.value).to_numpy(),
+    )
+
+
+def _purchases(events: _HistoryEvents, article_ids: list[str]) -> Purchases:
+    kept = events.take(np.flatnonzero(~events.is_return & ~_taken_back(events, article_ids)))
+    kept = kept.take(_history_order(kept))
+    buyers = np.unique(kept.customer)
+    customer = np.searchsorted(buyers, kept.customer).astype(np.int32)
+    return Purchases(
+        [kept.customer_ids[index] for index in buyers],
+        _offsets(customer, len(buyers)),
+        customer,
+        kept.article,
+        kept.timestamp,
+        _order_numbers(kept),
+    )
+
+
+def _history_order(events: _HistoryEvents) -> NDArray[np.int64]:
+    """Row numbers sorted by customer, timestamp, event id. Ids are compared only where the rest is equal."""
+    order = np.lexsort((events.timestamp, events.customer))
+    customer, timestamp = events.customer[order], events.timestamp[order]
+    same = (customer[1:] == customer[:-1]) & (timestamp[1:] == timestamp[:-1])
+    tied = np.zeros(len(order), dtype=bool)
+    tied[1:] |= same
+    tied[:-1] |= same
+    rows = order[tied]
+    if len(rows):
+        rank = pc.rank(events.event_id.take(rows).combine_chunks(), tiebreaker="first").to_numpy()
+        order[tied] = rows[np.lexsort((rank, timestamp[tied], customer[tied]))]
+    return order
+
+
+def _taken_back(events: _HistoryEvents, article_ids: list[str]) -> NDArray[np.bool_]:
+    """Rows whose purchase a return took out, bool (rows), by the rule of ``model_store.history``.
+
+    A return touches purchases of its own article only, so the rule runs per (customer, article) that has a return.
+    """
+    taken = np.zeros(len(events.customer), dtype=bool)
+    pair = events.customer.astype(np.int64) * len(article_ids) + events.article
+    concerned = np.flatnonzero(np.isin(pair, pair[events.is_return]))
+    concerned = concerned[np.argsort(pair[concerned], kind="stable")]
+    if not len(concerned):
+        return taken
+    records = _records(events, concerned, article_ids)
+    bounds = np.flatnonzero(np.diff(pair[concerned], prepend=-1, append=-1))
+    for low, high in pairwise(bounds):
+        kept, _ = effective_history(records[low:high])
+        ids = {purchase.event_id for purchase in kept}
+        taken[concerned[low:high]] = [record.event_id not in ids for record in records[low:high]]
+    return taken & ~events.is_return
+
+
+def _records(events: _HistoryEvents, rows: NDArray[np.int64], article_ids: list[str]) -> list[Event]:
+    event_ids, order_ids = events.event_id.take(rows).to_pylist(), events.order_id.take(rows).to_pylist()
+    return [
+        Event.model_construct(
+            event_id=event_id,
+            type=EventType.RETURN if events.is_return[row] else EventType.PURCHASE,
+            customer_id=events.customer_ids[events.customer[row]],
+            article_id=article_ids[events.article[row]],
+            timestamp=int(events.timestamp[row]),
+            order_id=order_id,
+        )
+        for row, event_id, order_id in zip(rows, event_ids, order_ids, strict=True)
+    ]
+
+
+def _order_numbers(events: _HistoryEvents) -> NDArray[np.int64]:
+    """Number of each purchase's order, int64 (rows), counted by first purchase."""
+    if not len(events.customer):
+        return np.zeros(0, dtype=np.int64)
+    named = pc.is_valid(events.order_id).to_numpy()
+    ids = events.order_id.combine_chunks().dictionary_encode()
+    codes = pc.fill_null(ids.indices, 0).to_numpy()
+    key = np.where(named, codes, events.timestamp)
+    rows = np.lexsort((key, named, events.customer))
+    columns = (events.customer[rows], named[rows], key[rows])
+    starts = np.zeros(len(rows), dtype=bool)
+    starts[0] = True
+    for column in columns:
+        starts[1:] |= column[1:] != column[:-1]
+    group = np.cumsum(starts) - 1
+    # lexsort is stable, so the first row of a group is its first purchase; groups are numbered by that row.
+    first_purchase = rows[starts]
+    number = np.empty(len(first_purchase), dtype=np.int64)
+    number[np.argsort(first_purchase)] = np.arange(len(first_purchase))
+    result = np.empty(len(rows), dtype=np.int64)
+    result[rows] = number[group]
+    return result
+
+
+def _offsets(customer: NDArray[np.int32], customers: int) -> NDArray[np.int64]:
+    counts = np.bincount(customer, minlength=customers)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def _read_data_set_file(folder: Path) -> DataSetFile:
+    path = folder / DATA_SET_FILE
+    if not path.exists():
+        return DataSetFile(name=(folder.resolve().name or "data set")[:100])
+    try:
+        return DataSetFile.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InvalidData(f"cannot be read ({error.strerror})", file=DATA_SET_FILE) from None
+    except ValidationError as error:
+        field, message = describe_validation_error(error)
+        raise InvalidData(message, file=DATA_SET_FILE, column=field) from None
+
+
+def _fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for table in tables.TABLES:
+        path = folder / table.file
+        if path.exists():
+            with path.open("rb") as file:
+                digest.update(f"{table.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def new_data_set(out: Path) -> Iterator[Path]:
+    """A folder to write a new data set into: becomes ``out`` where the block ends well, else is removed.
+
+    What an earlier, killed writer left behind is cleared away. Raises InvalidData where ``out`` is a file or a folder
+    with something in it, where it cannot be written, or while another process is writing it.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InvalidData(f"{out} is a file; name a new or empty folder")
+    if out.is_dir() and any(out.iterdir()):
+        raise InvalidData(f"{out} is not empty; name a new folder, or remove this one first")
+    stage = out.parent / f".{out.name}.partial"
+    try:
+        stage.mkdir(parents=True, exist_ok=True)
+        lock = os.open(stage, os.O_RDONLY)
+    except OSError as error:
+        raise InvalidData(f"{out} cannot be written ({error.strerror})") from None
+    try:
+        _lock(lock, out)
+        try:
+            _clear(stage)
+            yield stage
+            stage.rename(out)
+        except BaseException:
+            shutil.rmtree(stage, ignore_errors=True)
+            raise
+    finally:
+        os.close(lock)
+
+
+def _lock(descriptor: int, out: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InvalidData(f"{out} is being written by another process; wait for it or name another folder") from None
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def write_data_set_file(folder: Path, file: DataSetFile) -> None:
+    """Write ``data_set.json``."""
+    (folder / DATA_SET_FILE).write_text(file.model_dump_json(indent=2) + "\n", encoding="utf-8")
