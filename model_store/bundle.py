@@ -16,13 +16,19 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+import orjson
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
+from model_store import DNA_SIZE
 from model_store.article_features import ArticleSpec
 from model_store.errors import InvalidBundle
 from model_store.time_features import TimeSpec
@@ -97,6 +103,13 @@ class Manifest(BaseModel):
     files: dict[str, FileEntry] = {}
 
 
+class _ArticleTable(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    article_ids: list[str]
+    fingerprints: list[str]
+
+
 class Bundle:
     """An opened bundle whose files have been verified against the manifest."""
 
@@ -150,6 +163,36 @@ def _read_manifest(folder: Path) -> Manifest:
             f"{path}: format version {manifest.format_version} is unknown; this release reads {FORMAT_VERSION}"
         )
     return manifest
+
+
+def write_articles(stage: Path, ids: Sequence[str], fingerprints: Sequence[str], dna: NDArray[np.float32]) -> None:
+    """Write the trained catalogue: N ids, their ``article_fingerprint`` and Fashion DNA, float32 (N, 128)."""
+    table = {"article_ids": list(ids), "fingerprints": list(fingerprints)}
+    (stage / ARTICLES).write_bytes(orjson.dumps(table))
+    save_file({"dna": np.ascontiguousarray(dna, np.float32)}, stage / ARTICLE_DNA)
+
+
+def load_articles(bundle: Bundle) -> tuple[list[str], list[str], NDArray[np.float32]]:
+    """(ids, fingerprints, Fashion DNA float32 (N, 128)) of the catalogue that the bundle was trained on.
+
+    Raises InvalidBundle where the three do not belong together.
+    """
+    try:
+        table = _ArticleTable.model_validate_json(bundle.path(ARTICLES).read_bytes())
+        dna = load_file(bundle.path(ARTICLE_DNA))["dna"]
+    except (ValidationError, SafetensorError, KeyError, OSError) as error:
+        raise InvalidBundle(f"{bundle.folder}: {ARTICLES} or {ARTICLE_DNA} cannot be read ({error})") from None
+    ids, fingerprints = table.article_ids, table.fingerprints
+    if len(set(ids)) != len(ids):
+        raise InvalidBundle(f"{bundle.folder}: {ARTICLES} names an article twice")
+    if len(fingerprints) != len(ids) or dna.shape != (len(ids), DNA_SIZE) or dna.dtype != np.float32:
+        raise InvalidBundle(
+            f"{bundle.folder}: {len(ids)} article ids, {len(fingerprints)} fingerprints and Fashion DNA "
+            f"{dna.dtype} {dna.shape} do not belong together"
+        )
+    if not np.isfinite(dna).all():
+        raise InvalidBundle(f"{bundle.folder}: {ARTICLE_DNA} holds values that are not finite")
+    return ids, fingerprints, dna
 
 
 def hash_file(path: Path) -> str:
