@@ -1,0 +1,71 @@
+"""What sold lately: the counts of one window, in the order in which they trend.
+
+The window that ends at ``at`` is [at − 7 d, at), as in offline evaluation. Sales are counted per UTC day, so where
+``at`` is no midnight its two outermost days lie in the window only in part: the oldest counts by the share of it that
+is still inside, and so does the newest where it is over; a newest day that still runs counts whole, so a sale of this
+minute does. A shop whose data ended long ago still has a trend: the window never ends later than the newest day that
+sold anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from model_store.popularity import TRENDING_DAYS, trend_score
+
+DAY = 86_400  # seconds
+
+
+@dataclass(frozen=True)
+class TrendWindow:
+    """Which days count, and how much: ``days`` maps a day number (Unix time // 86,400) to its weight in (0, 1]."""
+
+    days: tuple[tuple[int, float], ...]
+
+
+def trend_window(at: int, newest_day: int | None, now: int) -> TrendWindow:
+    """The window that ends at ``at`` (Unix seconds), or at the end of ``newest_day`` where that is earlier.
+
+    ``newest_day`` is the last day with sales, None where nothing ever sold; ``now`` tells which day still runs.
+    """
+    if newest_day is None:
+        return TrendWindow(())
+    first, rest = divmod(min(at, (newest_day + 1) * DAY) - TRENDING_DAYS * DAY, DAY)
+    if not rest:
+        return TrendWindow(tuple((day, 1.0) for day in range(first, first + TRENDING_DAYS)))
+    share, last = rest / DAY, first + TRENDING_DAYS
+    whole = tuple((day, 1.0) for day in range(first + 1, last))
+    return TrendWindow(((first, 1.0 - share), *whole, (last, share if last < now // DAY else 1.0)))
+
+
+@dataclass(frozen=True, eq=False)
+class TrendSnapshot:
+    """Sales per article in one window. Articles without sales are left out. Compared by identity."""
+
+    sales: Mapping[str, float]
+
+    @cached_property
+    def article_ids(self) -> tuple[str, ...]:
+        """The best seller first; equal sales in order of article id."""
+        return tuple(sorted(self.sales, key=lambda article_id: (-self.sales[article_id], article_id)))
+
+    @cached_property
+    def scores(self) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        """Trend scores of ``article_ids``: float32, highest first, all above 0."""
+        return trend_score(np.array([self.sales[article_id] for article_id in self.article_ids], np.float64))
+
+
+NO_TREND = TrendSnapshot({})
+
+
+def snapshot_of(window: TrendWindow, days: Mapping[int, Mapping[str, int]]) -> TrendSnapshot:
+    """The window's sales out of ``days`` (day number → article → sales less returns). What nets to 0 or less is out."""
+    sales: dict[str, float] = {}
+    for day, weight in window.days:
+        for article_id, count in days.get(day, {}).items():
+            sales[article_id] = sales.get(article_id, 0.0) + weight * count
+    return TrendSnapshot({article_id: count for article_id, count in sales.items() if count > 0})

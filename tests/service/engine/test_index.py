@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model_store.records import Article
+from service.engine.filters import EVERYTHING, Filters
+from service.engine.index import ArticleIndex, InvalidVector
+
+from . import shops
+from .shops import Entry, Shop, article
+
+changes = st.one_of(
+    st.tuples(st.just("upsert"), shops.articles, shops.vectors, st.booleans()),
+    st.tuples(st.just("remove"), st.integers(0, 30), st.none(), st.none()),
+    st.tuples(st.just("stock"), st.integers(0, 30), st.none(), st.booleans()),
+)
+
+
+def apply(index: ArticleIndex, shop: Shop, change) -> None:
+    what, subject, dna, in_stock = change
+    if what == "upsert":
+        index.upsert(subject, dna, in_stock)
+        shop.live[subject.article_id] = Entry(subject, dna, in_stock)
+        shop.removed.pop(subject.article_id, None)
+        return
+    article_id = f"a{subject}"
+    entry = shop.live.get(article_id)
+    if what == "remove":
+        assert index.remove(article_id) is (entry is not None)
+        if entry is not None:
+            shop.removed[article_id] = shop.live.pop(article_id).dna
+    else:
+        assert index.set_stock(article_id, in_stock) is (entry is not None)
+        if entry is not None:
+            entry.in_stock = in_stock
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(changes, max_size=60), shops.vectors, st.integers(1, 40), shops.filters)
+def test_search_equals_brute_force_after_any_changes(steps, query, k, wanted):
+    index, shop = ArticleIndex(), Shop()
+    for change in steps:
+        apply(index, shop, change)
+    found = index.search(query, k, wanted)
+    assert list(zip(found.article_ids, found.scores.tolist(), strict=True)) == shop.best(query, k, wanted)
+    assert len(index) == len(shop.live)
+    for article_id, entry in shop.live.items():
+        assert (index.dna_of(article_id) == entry.dna).all()
+        assert orjson.loads(index.article_json(article_id))["price"] == entry.article.price
+    for article_id, dna in shop.removed.items():
+        assert (index.dna_of(article_id) == dna).all()
+        assert not index.knows(article_id)
+
+
+def random_index(n: int, seed: int = 0, spread: float = 1.0) -> tuple[ArticleIndex, Shop]:
+    rng = np.random.default_rng(seed)
+    dna = (rng.standard_normal((n, 128)) * spread).astype(np.float32)
+    in_stock = (rng.random(n) < 0.8).tolist()
+    articles = [article(i, category=shops.CATEGORIES[i % 3], price=float(i + 1)) for i in range(n)]
+    index = ArticleIndex()
+    index.upsert_many(articles, dna, in_stock)
+    entries = map(Entry, articles, dna.astype(np.float64), in_stock)
+    return index, Shop({entry.article.article_id: entry for entry in entries})
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        EVERYTHING,
+        Filters(category=frozenset({"dress"})),
+        Filters(price_max=3000.0),
+        Filters(price_max=100.0),
+        Filters(price_min=1500.0, price_max=1520.0),
+        Filters(exclude=frozenset(f"a{i}" for i in range(0, 4000, 2))),
+    ],
+)
+@pytest.mark.parametrize("spread", [1e-6, 1.0, 1e6])
+def test_search_equals_brute_force_on_real_numbers(wanted, spread):
+    index, shop = random_index(4000, spread=spread)
+    for seed in range(5):
+        query = np.random.default_rng(seed).standard_normal(128).astype(np.float32)
+        found = index.search(query, 100, wanted)
+        expected = shop.best(query.astype(np.float64), 100, wanted)
+        assert list(found.article_ids) == [article_id for article_id, _ in expected]
+        np.testing.assert_allclose(found.scores, [score for _, score in expected], rtol=1e-6, atol=1e-6 * spread)
+
+
+def test_ties_stand_in_order_of_id_even_at_the_end_of_the_answer():
+    index = ArticleIndex()
+    index.upsert_many([article(i) for i in range(2000)], np.ones((2000, 128), np.float32), [True] * 2000)
+    found = index.search(np.ones(128, np.float32), 5)
+    assert found.article_ids == ("a0", "a1", "a10", "a100", "a1000")
+
+
+def test_one_far_article_does_not_disturb_the_others():
+    index, shop = random_index(3000)
+    far = np.full(128, 1e8, np.float32)
+    index.upsert(article(99_999), far, True)
+    shop.live["a99999"] = Entry(article(99_999), far.astype(np.float64), True)
+    query = np.random.default_rng(3).standard_normal(128).astype(np.float32)
+    expected = [article_id for article_id, _ in shop.best(query.astype(np.float64), 50, EVERYTHING)]
+    assert list(index.search(query, 50).article_ids) == expected
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_vectors_that_cannot_be_ranked_are_refused_by_name_and_change_nothing(bad):
+    index = ArticleIndex()
+    dna = np.ones((2, 128), np.float32)
+    dna[1, 7] = bad
+    with pytest.raises(InvalidVector, match=r"Fashion DNA of article 'a2': holds NaN, infinity or a component beyond"):
+        index.upsert_many([article(1), article(2)], dna, [True, True])
+    assert len(index) == 0
+    with pytest.raises(InvalidVector, match="query vector"):
+        index.search(dna[1], 3)
+
+
+def test_shapes_are_checked():
+    index = ArticleIndex()
+    with pytest.raises(InvalidVector, match=r"a1.: has shape \(64,\)"):
+        index.upsert(article(1), np.ones(64, np.float32), True)
+    with pytest.raises(InvalidVector, match="for 1 articles"):
+        index.upsert_many([article(1)], np.ones((2, 128), np.float32), [True])
+
+
+def test_the_last_of_one_id_stays():
+    index = ArticleIndex()
+    dna = np.stack([np.full(128, 1.0), np.full(128, 2.0)]).astype(np.float32)
+    index.upsert_many([article(1, price=1.0), article(1, price=2.0)], dna, [True, False])
+    assert len(index) == 1
+    assert not index.in_stock("a1")
+    assert (index.dna_of("a1") == 2.0).all()
+
+
+def test_public_json_has_the_contracts_fields_and_nothing_else():
+    index = ArticleIndex()
+    record = Article(article_id="é/1", title="T", category="C", brand="B", price=9.5, image="x.jpg", tags=("t",))
+    index.upsert(record, np.zeros(128, np.float32), True)
+    assert orjson.loads(index.article_json("é/1")) == {
+        "article_id": "é/1",
+        "title": "T",
+        "category": "C",
+        "brand": "B",
+        "colour": None,
+        "price": 9.5,
+        "image": "x.jpg",
+    }
+    assert index.article_json("unknown") is None
+
+
+def test_dna_of_articles_that_were_never_live_can_be_remembered():
+    index = ArticleIndex()
+    index.remember_dna("gone", np.full(128, 3.0, np.float32))
+    assert (index.dna_of("gone") == 3.0).all()
+    assert not index.knows("gone")
+    assert index.search(np.ones(128, np.float32), 5).article_ids == ()
+    assert index.dna_of("unheard of") is None

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model_store.bundle import Blend
+from service.engine.filters import EVERYTHING, Filters
+from service.engine.index import ArticleIndex
+from service.engine.ranking import Ranker, Taste
+from service.engine.trending import NO_TREND, TrendSnapshot
+
+from . import shops
+from .shops import Entry, Shop, article
+
+shop_entries = st.lists(st.builds(Entry, shops.articles, shops.vectors, st.booleans()), max_size=30)
+sales = st.dictionaries(st.integers(0, 35).map(lambda i: f"a{i}"), st.integers(1, 4).map(float), max_size=15)
+questions = st.tuples(st.integers(1, 12), shops.filters)
+
+
+def build(entries: list[Entry]) -> tuple[ArticleIndex, Shop]:
+    index, shop = ArticleIndex(), Shop()
+    for entry in entries:
+        index.upsert(entry.article, entry.dna, entry.in_stock)
+        shop.live[entry.article.article_id] = entry
+    return index, shop
+
+
+def by_brute_force(shop: Shop, sold, query, weight, *, n: int, wanted: Filters) -> list[tuple[str, float]]:
+    def score(entry: Entry) -> np.float32:
+        bonus = np.float32(weight) * np.log1p(np.float64(sold.get(entry.article.article_id, 0.0))).astype(np.float32)
+        return np.float32(entry.dna @ query) + bonus
+
+    scored = sorted((-float(score(entry)), entry.article.article_id) for entry in shop.allowed(wanted))
+    return [(article_id, -value) for value, article_id in scored[:n]]
+
+
+def pairs(answers) -> list[tuple[str, float]]:
+    return [(answer.article_id, answer.score) for answer in answers]
+
+
+@settings(deadline=None, max_examples=300)
+@given(shop_entries, sales, shops.vectors, st.sampled_from([0.0, 0.3, 1.0, 10.0]), questions)
+def test_blended_equals_scoring_everything_in_stock(entries, sold, style, weight, question):
+    n, wanted = question
+    index, shop = build(entries)
+    answers = Ranker(Blend(trend=weight)).rank(
+        index, Taste(style, cold=False), n, trending=TrendSnapshot(sold), filters=wanted
+    )
+    assert pairs(answers) == by_brute_force(shop, sold, style, weight, n=n, wanted=wanted)
+
+
+@settings(deadline=None, max_examples=150)
+@given(shop_entries, sales, shops.vectors, st.integers(1, 12), shops.filters)
+def test_style_ignores_sales(entries, sold, style, n, wanted):
+    index, shop = build(entries)
+    answers = Ranker(Blend(trend=5.0)).rank(
+        index, Taste(style, cold=False), n, strategy="style", trending=TrendSnapshot(sold), filters=wanted
+    )
+    assert pairs(answers) == shop.best(style, n, wanted)
+    assert [answer.sources for answer in answers] == [{"style": place} for place in range(1, len(answers) + 1)]
+
+
+@settings(deadline=None, max_examples=150)
+@given(shop_entries, sales, st.none() | shops.vectors, st.booleans(), questions)
+def test_trending_lists_sales_then_the_rest_by_style(entries, sold, style, cold, question):
+    n, wanted = question
+    index, shop = build(entries)
+    strategy = "blended" if cold else "trending"
+    answers = Ranker(Blend(trend=1.0)).rank(
+        index, Taste(style, cold=cold), n, strategy=strategy, trending=TrendSnapshot(sold), filters=wanted
+    )
+
+    def key(entry: Entry) -> tuple[float, float, str]:
+        article_id = entry.article.article_id
+        by_style = 0.0 if style is None or article_id in sold else -float(entry.dna @ style)
+        return -sold.get(article_id, 0.0), by_style, article_id
+
+    expected = [entry.article.article_id for entry in sorted(shop.allowed(wanted), key=key)][:n]
+    assert [answer.article_id for answer in answers] == expected
+    assert [answer.score for answer in answers] == sorted((answer.score for answer in answers), reverse=True)
+
+
+@settings(deadline=None, max_examples=150)
+@given(shop_entries, sales, shops.vectors.filter(np.any), st.integers(1, 12), shops.filters)
+def test_a_session_adapts_a_cold_customers_answer(entries, sold, session, n, wanted):
+    index, shop = build(entries)
+    answers = Ranker(Blend(trend=1.0)).rank(
+        index, Taste(cold=True, session=session), n, strategy="style", trending=TrendSnapshot(sold), filters=wanted
+    )
+    exact = session.astype(np.float64)
+    query = (exact / (exact @ exact)).astype(np.float32)
+    top = np.log1p(max(sold.values(), default=0.0)).astype(np.float32)
+    expected = by_brute_force(shop, sold, query, 1 / float(top) if sold else 0.0, n=n, wanted=wanted)
+    # f·f̄/‖f̄‖² is no whole number: sums may differ in the last place, so places are held against scores.
+    assert len(answers) == len(expected)
+    np.testing.assert_allclose([a.score for a in answers], [score for _, score in expected], atol=1e-5)
+
+
+def test_a_clicked_kind_comes_ahead_of_an_equally_sold_one_and_both_ahead_of_what_never_sold():
+    index = ArticleIndex()
+    axes = np.eye(3, 128, dtype=np.float32)
+    for number in range(3):
+        index.upsert(article(number), axes[number], True)
+    trending = TrendSnapshot({"a0": 9.0, "a1": 9.0})
+    answers = Ranker(Blend()).rank(index, Taste(cold=True, session=axes[1]), 3, trending=trending)
+    assert [answer.article_id for answer in answers] == ["a1", "a0", "a2"]
+    assert answers[0].sources == {"session": 1, "trending": 2}
+
+
+def test_a_session_that_says_nothing_leaves_the_trend():
+    index = ArticleIndex()
+    index.upsert(article(1), np.ones(128, np.float32), True)
+    taste = Taste(cold=True, session=np.zeros(128, np.float32))
+    answers = Ranker(Blend()).rank(index, taste, 3, trending=TrendSnapshot({"a1": 2.0}))
+    assert [answer.sources for answer in answers] == [{"trending": 1}]
+
+
+@pytest.mark.parametrize("strategy", ["style", "trending", "blended"])
+@pytest.mark.parametrize("taste", [Taste(), Taste(np.ones(128, np.float32), cold=False)], ids=["cold", "warm"])
+def test_what_is_excluded_or_out_of_stock_shows_in_no_strategy_and_no_fallback(strategy, taste):
+    index = ArticleIndex()
+    for number in range(10):
+        index.upsert(article(number), np.ones(128, np.float32), in_stock=number != 4)
+    trending = TrendSnapshot({f"a{number}": 5.0 for number in range(6)})
+    wanted = Filters(exclude=frozenset({"a0", "a7"}))
+    answers = Ranker(Blend(trend=1.0)).rank(index, taste, 200, strategy=strategy, trending=trending, filters=wanted)
+    assert sorted(answer.article_id for answer in answers) == ["a1", "a2", "a3", "a5", "a6", "a8", "a9"]
+
+
+def test_a_sale_a_stock_change_and_a_new_snapshot_show_in_the_next_ranking():
+    index = ArticleIndex()
+    for number in range(3):
+        index.upsert(article(number), np.zeros(128, np.float32), True)
+    ranker, trending = Ranker(Blend()), TrendSnapshot({"a1": 3.0, "a2": 2.0})
+
+    def first(snapshot: TrendSnapshot) -> str:
+        return ranker.rank(index, Taste(), 1, trending=snapshot)[0].article_id
+
+    assert first(trending) == "a1"
+    index.set_stock("a1", False)
+    assert first(trending) == "a2"
+    assert first(TrendSnapshot({"a0": 1.0})) == "a0"
+    assert first(NO_TREND) == "a0"
+    index.set_stock("a1", True)
+    assert first(trending) == "a1"
+
+
+def test_an_unknown_style_of_a_known_customer_falls_back_to_the_trend():
+    index = ArticleIndex()
+    index.upsert(article(1), np.ones(128, np.float32), True)
+    answers = Ranker(Blend()).rank(index, Taste(None, cold=False), 5, filters=EVERYTHING)
+    assert [answer.sources for answer in answers] == [{"catalogue": 1}]
