@@ -1,0 +1,203 @@
+"""``modiste serve``: what it starts, watches and stops — an embedded Redis where none is named, and the workers.
+
+The launcher holds the listening socket, so that a worker that dies is replaced without a refused connection. Workers
+are fresh processes, never forks: FAISS and ONNX Runtime do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from model_store.bundle import MANIFEST, current_version
+from model_store.errors import InvalidConfig, ModisteError
+from service import embedded, welcome
+from service.lifeline import GRACE
+from service.settings import Settings, variable
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 2_048
+WATCH_INTERVAL = 0.2  # seconds between two looks at the children
+QUICK_DEATH = 10.0  # seconds; a worker that lives shorter counts as unable to start
+MAX_QUICK_DEATHS = 3  # in a row, before the launcher gives up
+
+
+def check(settings: Settings, redis_folder: Path) -> None:
+    """Raise InvalidConfig where serving would fail for a reason that can be seen at once."""
+    listen(settings).close()
+    folders = [] if current_version(settings.store) else [settings.store]
+    for folder in folders if settings.redis_url else [*folders, redis_folder]:
+        _check_writable(folder)
+    if settings.redis_url:
+        welcome.check_redis(settings.redis_url)
+    else:
+        embedded.refuse_if_in_use(redis_folder)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The socket that the workers share, bound and listening."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise InvalidConfig(f"{variable('host')}: '{settings.host}' is no address ({error})") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise InvalidConfig(
+            f"cannot listen on {settings.host}:{settings.port} ({(error.strerror or str(error)).lower()}); "
+            f"stop what uses the port, or set {variable('port')} to another one"
+        ) from None
+    return listener
+
+
+def _check_writable(folder: Path) -> None:
+    probe = folder / f".write-test-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InvalidConfig(f"{folder}: cannot be written ({(error.strerror or str(error)).lower()})") from None
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    started: float
+
+
+@dataclass
+class Launcher:
+    """Starts everything that one service needs, and stops it again. ``run`` returns once asked to by a signal."""
+
+    settings: Settings
+    environment: Mapping[str, str]
+    redis_folder: Path = embedded.FOLDER
+    seed_data: Path | None = None
+    _workers: list[_Worker] = field(default_factory=list)
+    _quick_deaths: int = 0
+
+    def run(self) -> None:
+        """Serve until SIGINT, SIGTERM or SIGHUP. Raises ModisteError where the service cannot start."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
+        try:
+            with listen(self.settings) as listener:
+                self._check_bundle()
+                with self._redis() as (url, server):
+                    self._seed(url)
+                    self._serve(listener, url, server)
+        except KeyboardInterrupt:
+            welcome.say("stopped")
+
+    def _check_bundle(self) -> None:
+        store = self.settings.store
+        version = current_version(store)
+        if version is None:
+            raise InvalidConfig(f"{store} has no live bundle; make one with 'modiste train' and 'modiste export'")
+        if not (store / version / MANIFEST).is_file():
+            raise InvalidConfig(f"{store}: CURRENT names '{version}', which is not there; export it again")
+
+    @contextlib.contextmanager
+    def _redis(self) -> Iterator[tuple[str, embedded.EmbeddedRedis | None]]:
+        if self.settings.redis_url is not None:
+            yield self.settings.redis_url, None
+            return
+        server = embedded.EmbeddedRedis(self.redis_folder)
+        welcome.say(f"starting the embedded Redis over {self.redis_folder}")
+        with server:
+            try:
+                yield server.url, server
+            finally:
+                _ignore_signals()
+
+    def _seed(self, url: str) -> None:
+        if self.seed_data is None or not welcome.wants_seed(url):
+            return
+        welcome.say(f"loading articles and history from {self.seed_data}")
+        with welcome.seeding(url):
+            arguments = [sys.executable, "-m", "modiste", "backfill", "--data", str(self.seed_data)]
+            status = subprocess.run(arguments, env=self._environment(url), check=False).returncode
+            if status in {-signal.SIGINT, 130}:
+                raise KeyboardInterrupt
+            if status != 0:
+                raise ModisteError(f"the history in {self.seed_data} could not be loaded (see above)")
+
+    def _serve(self, listener: socket.socket, url: str, server: embedded.EmbeddedRedis | None) -> None:
+        port = listener.getsockname()[1]
+        try:
+            welcome.say(f"starting {self.settings.workers} worker{'s' if self.settings.workers > 1 else ''}")
+            for _ in range(self.settings.workers):
+                self._workers.append(self._start_worker(listener, url))
+            address = welcome.Address(self.settings.host, port, self.environment.get(variable("api_keys"), ""))
+            while not address.is_ready(self.settings.workers):
+                self._watch(listener, url, server)
+            address.announce(url)
+            while True:
+                self._watch(listener, url, server)
+        finally:
+            _ignore_signals()
+            self._stop_workers()
+
+    def _watch(self, listener: socket.socket, url: str, server: embedded.EmbeddedRedis | None) -> None:
+        """Replace whatever has died, then wait a moment."""
+        if server is not None:
+            server.restart_if_dead()
+        for index, worker in enumerate(self._workers):
+            if worker.process.poll() is not None:
+                self._count_death(worker)
+                self._workers[index] = self._start_worker(listener, url)
+        time.sleep(WATCH_INTERVAL)
+
+    def _count_death(self, worker: _Worker) -> None:
+        quick = time.monotonic() - worker.started < QUICK_DEATH
+        self._quick_deaths = self._quick_deaths + 1 if quick else 0
+        status = worker.process.returncode
+        if self._quick_deaths >= MAX_QUICK_DEATHS:
+            raise ModisteError(f"a worker cannot start (status {status}); see above")
+        log.error("worker %d ended with status %d; starting another", worker.process.pid, status)
+
+    def _start_worker(self, listener: socket.socket, url: str) -> _Worker:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service.worker", str(listener.fileno()), str(os.getpid())],
+            env=self._environment(url),
+            pass_fds=(listener.fileno(),),
+            process_group=0,  # Ctrl-C is for the launcher, which stops the workers before Redis
+        )
+        return _Worker(process, time.monotonic())
+
+    def _environment(self, url: str) -> dict[str, str]:
+        return {"OMP_NUM_THREADS": "1", **self.environment, variable("redis_url"): url}
+
+    def _stop_workers(self) -> None:
+        for worker in self._workers:
+            worker.process.terminate()
+        deadline = time.monotonic() + GRACE + 5
+        for worker in self._workers:
+            try:
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+
+
+def _ignore_signals() -> None:
+    """While stopping, a second Ctrl-C must not leave a child behind."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,61 @@
+"""What the end of a start prints: lines that a shell takes as they are, and no key."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from model_store.errors import InvalidConfig
+from service import welcome
+from service.embedded import EmbeddedRedis
+from service.welcome import Address
+
+
+def test_the_address_is_one_that_a_person_can_open() -> None:
+    assert Address("0.0.0.0", 8000).url == "http://127.0.0.1:8000"
+    assert Address("::1", 80).url == "http://[::1]:80"
+    assert Address("localhost", 1).url == "http://localhost:1"
+
+
+@pytest.mark.parametrize("customer", ["c1", "O'Hara & söns/α?", "$(rm -rf /)", 'quo"te'])
+def test_curl_lines_survive_the_shell(customer: str) -> None:
+    address = Address("127.0.0.1", 8000)
+    assert shlex.split(address.curl_get(customer))[1].startswith("http://127.0.0.1:8000/v1/customers/")
+    words = shlex.split(address.curl_purchase(customer, "a 'b'"))
+    body = json.loads(words[words.index("-d") + 1])
+    assert body == {"type": "purchase", "customer_id": customer, "article_id": "a 'b'"}
+
+
+def test_keys_are_never_printed() -> None:
+    address = Address("127.0.0.1", 8000, "a-secret-of-many-letters,another-secret")
+    for line in (address.curl_get("c"), address.curl_purchase("c", "a")):
+        assert "secret" not in line
+        assert "${MODISTE_API_KEYS%%,*}" in line
+
+
+def test_an_unreachable_redis_is_named_without_its_password(tmp_path: Path) -> None:
+    with pytest.raises(
+        InvalidConfig, match=r"MODISTE_REDIS_URL: no Redis answers at redis://127\.0\.0\.1:1/0"
+    ) as error:
+        welcome.check_redis("redis://user:pass-word@127.0.0.1:1/0")
+    assert "pass-word" not in str(error.value)
+
+
+def fill_catalogue_and_interrupt(url: str) -> None:
+    with welcome.seeding(url):
+        welcome._ask(url, lambda client: client.hset(welcome.ARTICLES, "a", "{}"))
+        raise KeyboardInterrupt
+
+
+def test_seeding_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        assert welcome.wants_seed(server.url)
+        with pytest.raises(KeyboardInterrupt):
+            fill_catalogue_and_interrupt(server.url)
+        assert welcome.wants_seed(server.url)
+        with welcome.seeding(server.url):
+            pass
+        assert not welcome.wants_seed(server.url)
