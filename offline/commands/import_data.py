@@ -1,0 +1,38 @@
+"""``modiste import hm|rtr FOLDER OUT``: real data in their publisher's layout → a data set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from offline.importers import IMPORTERS
+from offline.importers.base import import_data
+
+HELP = "import real data (hm: H&M in Kaggle's layout; rtr: Rent the Runway)"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("format", choices=sorted(IMPORTERS), help="whose layout FOLDER is in")
+    parser.add_argument("source", metavar="FOLDER", type=Path, help="the folder to import")
+    parser.add_argument("out", metavar="OUT", type=Path, help="the data set to write; a new or empty folder")
+    parser.add_argument(
+        "--window-days",
+        metavar="N",
+        type=_days,
+        help="length of the evaluation window at the end, which no price and no stock may know (hm: 28, rtr: 90)",
+    )
+
+
+def main(options: argparse.Namespace) -> None:
+    """Import, and say what came in."""
+    file = import_data(IMPORTERS[options.format](window_days=options.window_days), options.source, options.out)
+    sys.stdout.write(f"{options.out}: {file.name}. {file.description}\nStock: {file.stock}\n")
+
+
+def _days(text: str) -> int:
+    days = int(text)
+    if not 1 <= days <= 3_650:
+        raise argparse.ArgumentTypeError("must be 1 to 3650")
+    return days

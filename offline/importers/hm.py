@@ -1,0 +1,185 @@
+"""H&M "Personalized Fashion Recommendations", in Kaggle's layout.
+
+    articles.csv              the catalogue; one article per colour, 7 digits of product code + 3 of colour
+    transactions_train.csv    one row per article bought; days, no times
+    images/NNN/…              pictures by article id (Kaggle), or by product code, shared by the product's colours; optional
+
+H&M publishes no stock, so every article counts as in stock throughout: deriving it from the sales would tell which
+articles sell inside the evaluation window. For the same reason a price is the median of the sales before the window.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from model_store import tables
+from model_store.dataset import DataSetFile
+from model_store.errors import InvalidData
+from model_store.records import Article, EventType
+from offline.importers.base import CsvFile, bring_file, day_name, window_start, write_articles
+
+WINDOW_DAYS = 28
+
+_TAGS = {
+    "product_group_name": "group",
+    "graphical_appearance_name": "appearance",
+    "perceived_colour_value_name": "shade",
+    "perceived_colour_master_name": "colour family",
+    "department_name": "department",
+    "index_name": "index",
+    "index_group_name": "index group",
+    "section_name": "section",
+    "garment_group_name": "garment group",
+}
+_ARTICLE_COLUMNS = [
+    "article_id",
+    "product_code",
+    "prod_name",
+    "product_type_name",
+    "colour_group_name",
+    "detail_desc",
+    *_TAGS,
+]
+_SALES_COLUMNS = ["t_dat", "customer_id", "article_id", "price"]
+_UNKNOWN = {"unknown", "undefined", "other"}
+_WOMEN_INDEXES = {"Ladieswear", "Lingeries/Tights", "Ladies Accessories"}
+
+
+class HmImporter:
+    """See the module."""
+
+    def __init__(self, window_days: int | None = None, rows: int | None = None):
+        self.window_days = window_days or WINDOW_DAYS
+        self._rows = rows
+
+    def write(self, source: Path, stage: Path) -> DataSetFile:
+        """Write articles, events and pictures."""
+        catalogue = CsvFile(source, "articles.csv", _ARTICLE_COLUMNS)
+        records = _read_articles(catalogue)
+        sales = _write_events(source, stage, records, self._rows)
+        window = window_start(int(sales.day.max()), self.window_days)
+        prices = _median_prices(sales, window, len(records))
+        pictures = _bring_pictures(source, stage, records)
+        articles = [
+            record.model_copy(update={"price": price if price > 0 else None, "image": picture})
+            for record, price, picture in zip(records, prices.tolist(), pictures, strict=True)
+        ]
+        write_articles(stage, articles)
+        return DataSetFile(
+            name="H&M",
+            description="H&M Personalized Fashion Recommendations: purchases by day. The price of an article is the median of"
+            f" its sales before {day_name(window)}, the first day of the evaluation window; none where it had none.",
+            stock="H&M publishes no stock: every article counts as in stock throughout.",
+            window_days=self.window_days,
+        )
+
+
+def _read_articles(catalogue: CsvFile) -> list[Article]:
+    articles: list[Article] = []
+    for first_row, batch in catalogue.batches():
+        for row, record in enumerate(batch.to_pylist(), first_row):
+            articles.append(catalogue.article(_article_fields(record), row))
+    if not articles:
+        raise InvalidData("is empty; expected at least one article", file=catalogue.name)
+    return articles
+
+
+def _article_fields(record: dict[str, str]) -> dict[str, object]:
+    colour = record["colour_group_name"]
+    return {
+        "article_id": record["article_id"],
+        "title": record["prod_name"],
+        "category": record["product_type_name"],
+        "colour": None if colour.casefold() in _UNKNOWN else colour,
+        "gender": gender(record["index_name"], record["section_name"]),
+        "description": record["detail_desc"],
+        "tags": tuple(f"{name}: {record[column]}" for column, name in _TAGS.items() if record[column]),
+    }
+
+
+def gender(index: str, section: str) -> str | None:
+    """Whom an article is made for, from H&M's index and section; None where they leave it open (Divided, Sport)."""
+    words = section.replace("-", " ").casefold().split()
+    if {"boy", "boys"} & set(words):
+        return "boys"
+    if {"girl", "girls"} & set(words):
+        return "girls"
+    if {"kids", "baby", "young"} & set(words) or index.startswith(("Baby", "Children")):
+        return "children"
+    if {"men", "mens"} & set(words) or index == "Menswear":
+        return "men"
+    if {"women", "womens", "ladies", "mama"} & set(words) or index in _WOMEN_INDEXES:
+        return "women"
+    return None
+
+
+class _Sales:
+    """All sales as columns: article int32, day int64 (Unix seconds), price float32, each (rows)."""
+
+    def __init__(self, article: NDArray[np.int32], day: NDArray[np.int64], price: NDArray[np.float32]):
+        self.article, self.day, self.price = article, day, price
+
+
+def _write_events(source: Path, stage: Path, articles: list[Article], rows: int | None) -> _Sales:
+    """Stream the transactions into the events table. The same article twice in a day is two purchases."""
+    transactions = CsvFile(source, "transactions_train.csv", _SALES_COLUMNS)
+    known = pa.array([article.article_id for article in articles])
+    parts: list[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float32]]] = []
+    with tables.TableWriter(stage, tables.EVENTS) as writer:
+        for first_row, batch in transactions.batches(rows):
+            day = transactions.days(batch, "t_dat", first_row)
+            price = transactions.prices(batch, "price", first_row).astype(np.float32)
+            article = transactions.indices(batch, "article_id", first_row, known, "articles.csv")
+            writer.write(
+                {
+                    "event_id": [f"hm-{row}" for row in range(first_row, first_row + batch.num_rows)],
+                    "customer_id": transactions.ids(batch, "customer_id", first_row),
+                    "type": [EventType.PURCHASE.value] * batch.num_rows,
+                    "article_id": batch.column("article_id"),
+                    "timestamp": day,
+                }
+            )
+            parts.append((article, day, price))
+    if not parts:
+        raise InvalidData("is empty; expected at least one purchase", file=transactions.name)
+    article, day, price = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return _Sales(article, day, price)
+
+
+def _median_prices(sales: _Sales, window: int, articles: int) -> NDArray[np.float64]:
+    """Median price of each article's sales before ``window``, float64 (articles), 0 where it had none."""
+    before = sales.day < window
+    article, price = sales.article[before], sales.price[before]
+    order = np.lexsort((price, article))
+    counts = np.bincount(article, minlength=articles)
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    sold = counts > 0
+    price = price[order].astype(np.float64)
+    median = np.zeros(articles)
+    median[sold] = (price[(first + (counts - 1) // 2)[sold]] + price[(first + counts // 2)[sold]]) / 2
+    return np.round(median, 6)
+
+
+def _bring_pictures(source: Path, stage: Path, articles: list[Article]) -> list[str | None]:
+    """Bring every picture over once; returns each article's path, that of its product where it has none of its own."""
+    available: dict[str, set[str]] = {}
+    brought: set[str] = set()
+    paths: list[str | None] = []
+    for article in tqdm(articles, desc="pictures", unit=" articles", leave=False):
+        shelf = article.article_id[:3]
+        if shelf not in available:
+            folder = source / "images" / shelf
+            available[shelf] = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+        names = [f"{article.article_id}.jpg", f"{article.article_id[:7]}.jpg"]
+        name = next((name for name in names if name in available[shelf]), None)
+        path = None if name is None else f"images/{shelf}/{name}"
+        if path is not None and path not in brought:
+            bring_file(source / path, stage / path)
+            brought.add(path)
+        paths.append(path)
+    return paths
