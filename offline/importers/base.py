@@ -29,8 +29,8 @@ _NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
 class Importer(Protocol):
     """Reads one foreign layout and writes the tables of a data set.
 
-    ``window_days`` is the length of the evaluation window at the end of the data: whatever an importer computes (prices,
-    stock) must not depend on sales inside it. ``rows`` limits how many rows of the sales are read (None: all).
+    ``window_days`` is the length of the evaluation window at the end of the data: whatever an importer computes
+    (prices, stock) must not depend on sales inside it. ``rows`` limits how many rows of the sales are read (None: all).
     """
 
     window_days: int
@@ -54,7 +54,7 @@ def import_data(importer: Importer, source: Path, out: Path) -> DataSetFile:
 
 
 class CsvFile:
-    """One CSV file (gzip where the name says so), streamed as text columns; rows are counted from 0 below the header."""
+    """One CSV file (gzip where the name says so), read in text columns; rows are counted from 0 below the header."""
 
     def __init__(self, folder: Path, name: str, columns: Sequence[str]):
         self.name, self._path, self._columns = name, folder / name, list(columns)

@@ -2,7 +2,7 @@
 
     articles.csv              the catalogue; one article per colour, 7 digits of product code + 3 of colour
     transactions_train.csv    one row per article bought; days, no times
-    images/NNN/…              pictures by article id (Kaggle), or by product code, shared by the product's colours; optional
+    images/NNN/…              optional pictures by article id (Kaggle), or by product code, shared by its colours
 
 H&M publishes no stock, so every article counts as in stock throughout: deriving it from the sales would tell which
 articles sell inside the evaluation window. For the same reason a price is the median of the sales before the window.
@@ -72,8 +72,8 @@ class HmImporter:
         write_articles(stage, articles)
         return DataSetFile(
             name="H&M",
-            description="H&M Personalized Fashion Recommendations: purchases by day. The price of an article is the median of"
-            f" its sales before {day_name(window)}, the first day of the evaluation window; none where it had none.",
+            description="H&M Personalized Fashion Recommendations, purchases by day. An article's price is the median"
+            f" of its sales before {day_name(window)}, the first day of the evaluation window; none where it had none.",
             stock="H&M publishes no stock: every article counts as in stock throughout.",
             window_days=self.window_days,
         )

@@ -46,8 +46,8 @@ class RtrImporter:
             name="Rent the Runway",
             description="Rentals by day of review. An article has a category and its own id among its tags.",
             stock=f"Derived: between an article's first and last rental before {day_name(window)}, the first day of the"
-            f" evaluation window, widened by {WIDENED_DAYS} days on both sides. Articles first rented inside the window are"
-            " in stock from its first moment on; since only their rentals tell that they exist, they may be ranked in"
+            f" evaluation window, widened by {WIDENED_DAYS} days each way. Articles first rented inside it are in"
+            " stock from its first moment on; since only their rentals tell that they exist, they may be ranked in"
             " the table of new articles only.",
             window_days=self.window_days,
         )
@@ -73,10 +73,10 @@ class _Rentals:
     @classmethod
     def read(cls, source: CsvFile, rows: int | None) -> _Rentals:
         days, batches = [], []
-        for first_row, batch in source.batches(rows):
+        for start, batch in source.batches(rows):
             for column in ("user_id", "item_id", "category"):
-                source.ids(batch, column, first_row)
-            days.append(source.days(batch, "review_date", first_row))
+                source.ids(batch, column, start)
+            days.append(source.days(batch, "review_date", start))
             batches.append(batch)
         if not batches:
             raise InvalidData("is empty; expected at least one rental", file=source.name)
@@ -129,7 +129,7 @@ def _write_events(rentals: _Rentals, stage: Path) -> None:
 
 
 def _write_availability(rentals: _Rentals, stage: Path, window: int) -> None:
-    """One interval per article, by the rule in the module's docstring. The day of the last rental counts as in stock."""
+    """One interval per article, by the rule in the module's docstring; the day of the last rental is in stock."""
     count = len(rentals.article_id)
     before = rentals.day < window
     first, last = np.full(count, np.iinfo(np.int64).max), np.full(count, -1, dtype=np.int64)
