@@ -5,6 +5,7 @@ Which components τ has is a choice that was measured (see ``offline``); the spe
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import numpy as np
@@ -62,6 +63,42 @@ def encode_time(spec: TimeSpec, timestamps: NDArray[np.int64]) -> NDArray[np.flo
     if not parts:
         return np.zeros((*seconds.shape, 0), dtype=np.float32)
     return np.stack(parts, axis=-1).astype(np.float32)
+
+
+def _encode_moment(spec: TimeSpec, seconds: float) -> list[float]:
+    """τ of one moment: ``encode_time`` without arrays, whose overhead is what a single step would mostly consist of."""
+    moment: list[float] = []
+    for name in spec.components:
+        if name == "trend":
+            moment.append((min(max(seconds, spec.reference), spec.horizon) - spec.reference) / YEAR)
+        elif name == "season":
+            angle = 2 * math.pi * seconds / YEAR
+            moment += (math.sin(angle), math.cos(angle), math.sin(2 * angle), math.cos(2 * angle))
+        elif name == "weekday":
+            angle = 2 * math.pi * seconds / (7 * DAY)
+            moment += (math.sin(angle), math.cos(angle))
+    return moment
+
+
+def encode_step(
+    spec: TimeSpec, previous_dna: NDArray[np.float32] | None, previous_time: int, time: int
+) -> NDArray[np.float32]:
+    """One step input, equal to ``encode_steps`` of the same purchase: float32 (1, 1, spec.step_size).
+
+    ``previous_dna`` float32 (128), or None where there is no previous purchase. Times in Unix seconds.
+    """
+    step = np.zeros((1, 1, spec.step_size), dtype=np.float32)
+    moment = _encode_moment(spec, time)
+    if previous_dna is None:
+        end = DNA_SIZE + 2 * spec.width
+        step[0, 0, end - spec.width : end] = moment
+        return step
+    step[0, 0, :DNA_SIZE] = previous_dna
+    rest = _encode_moment(spec, previous_time) + moment
+    if "gap" in spec.components:
+        rest.append(math.log1p(max(time - previous_time, 0) / DAY) / 5.0)
+    step[0, 0, DNA_SIZE:] = rest
+    return step
 
 
 def encode_steps(

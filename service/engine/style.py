@@ -1,0 +1,225 @@
+"""From a customer's log to their style: the style LSTM, step by step and in bulk (Zalando 2017, §2.3; design §4).
+
+Step i + 1 reads purchase i and the time of purchase i + 1, so a log of n purchases makes n steps, and the state keeps
+purchase n pending for the step that a read at some time, or the next purchase, will run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.bundle import ARTICLE_DNA, FASHION_DNA, IMAGE_ENCODER, STYLE_LSTM, Bundle, Manifest
+from model_store.graphs import Memory, StyleLstm
+from model_store.history import Purchase, effective_history
+from model_store.records import Event
+from model_store.time_features import TimeSpec, encode_step, encode_steps
+from service.state.customer import CustomerState
+
+Float32 = NDArray[np.float32]
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH_STEPS = 16_384
+"""Steps (padding included) that one run of the graph gets in bulk replay: bounds its memory to some 30 MB."""
+
+_NO_MEMORY = Memory.zeros(1)  # m_0
+_ONE_STEP = np.ones(1, np.int32)
+
+
+class _Steps(NamedTuple):
+    """What the LSTM sees of one customer: n purchases that have Fashion DNA, oldest first."""
+
+    purchases: list[Purchase]
+    dna: list[Float32]
+
+
+def bundle_stamp(manifest: Manifest) -> str:
+    """Name of what states depend on: the version, and the hashes of the files behind it.
+
+    The version alone would not do: a bundle that was deleted and exported again under its old name is another.
+    """
+    names = (STYLE_LSTM, FASHION_DNA, IMAGE_ENCODER, ARTICLE_DNA)
+    hashes = [manifest.files[name].sha256 for name in names] + [manifest.time_spec.model_dump_json()]
+    return f"{manifest.version}@{hashlib.sha256(' '.join(hashes).encode()).hexdigest()[:16]}"
+
+
+class StyleModel:
+    """One bundle's style LSTM over the articles that ``dna_of`` knows.
+
+    ``dna_of`` gives an article's Fashion DNA, float32 (128), in this bundle, or None. A purchase of an article without
+    any is *skipped*: it stays in the history and its article out of the answers, but the LSTM does not see it. A state
+    that skipped an article fits no longer once the article has Fashion DNA. ``skipped`` counts such purchases.
+    """
+
+    def __init__(
+        self, bundle_version: str, graph: StyleLstm, time_spec: TimeSpec, dna_of: Callable[[str], Float32 | None]
+    ):
+        self.bundle_version, self.time_spec, self.dna_of = bundle_version, time_spec, dna_of
+        self.skipped = 0
+        self._graph = graph
+        self._named: set[str] = set()
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle, dna_of: Callable[[str], Float32 | None]) -> StyleModel:
+        """The style LSTM of an opened bundle. Its states are stamped with ``bundle_stamp``."""
+        graph = StyleLstm(bundle.path(STYLE_LSTM))
+        return cls(bundle_stamp(bundle.manifest), graph, bundle.manifest.time_spec, dna_of)
+
+    def fits(self, state: CustomerState) -> bool:
+        """Whether ``state`` is what this model would derive from its log now."""
+        pending = state.pending
+        return (
+            state.bundle == self.bundle_version
+            and (pending is None or self.dna_of(pending.article_id) is not None)
+            and not any(self.dna_of(article_id) is not None for article_id in state.skipped)
+        )
+
+    def style(self, state: CustomerState | None, at: int) -> Float32:
+        """Style d of a customer at time ``at`` (Unix seconds), float32 (128). None: nobody knows them yet.
+
+        The state must fit this model. ``at`` may lie before the latest purchase; the gap then counts as none.
+        """
+        if state is None or state.pending is None:
+            step, memory = encode_step(self.time_spec, None, 0, at), _NO_MEMORY
+        else:
+            step = encode_step(self.time_spec, self._dna(state.pending), state.pending.timestamp, at)
+            memory = Memory(state.hidden[None], state.cell[None])
+        styles, _ = self._graph.run_steps(step, _ONE_STEP, memory)
+        style: Float32 = styles[0, 0]
+        return style
+
+    def advance(self, state: CustomerState, purchases: Sequence[Purchase]) -> CustomerState | None:
+        """The state after further purchases, or None where it cannot be had without a replay.
+
+        That is so where the state is another bundle's or skipped what is now known; where a purchase is older than the
+        pending one; and where its article was returned before, since a return can then be about this very purchase.
+        """
+        if not self.fits(state) or any(purchase.article_id in state.returned for purchase in purchases):
+            return None
+        known, skipped = self._known(sorted(purchases, key=_place))
+        if state.pending is not None and any(_place(purchase) < _place(state.pending) for purchase in known.purchases):
+            return None
+        memory = Memory(state.hidden[None], state.cell[None])
+        if known.purchases:
+            rows = self._further_rows(state.pending, known)
+            _, memory = self._graph.run_steps(rows, np.asarray([rows.shape[1]], np.int32), memory)
+        return CustomerState(
+            self.bundle_version,
+            state.consumed + len(known.purchases) - (state.pending is None and bool(known.purchases)),
+            memory.hidden[0],
+            memory.cell[0],
+            known.purchases[-1] if known.purchases else state.pending,
+            _with(state.purchased, (purchase.article_id for purchase in purchases)),
+            state.returned,
+            _with(state.skipped, skipped),
+        )
+
+    def replay(self, events: Iterable[Event]) -> CustomerState:
+        """The state of a whole log, given in any order."""
+        return self.replay_many([events])[0]
+
+    def replay_many(self, logs: Sequence[Iterable[Event]]) -> list[CustomerState]:
+        """``replay`` for many customers, some thousand steps at a time; in the order given."""
+        histories = [effective_history(events) for events in logs]
+        return self.states([purchases for purchases, _ in histories], [returned for _, returned in histories])
+
+    def states(self, histories: Sequence[list[Purchase]], returned: Sequence[Iterable[str]]) -> list[CustomerState]:
+        """States of effective histories (oldest first, returns taken out) and of the articles returned beside them."""
+        known, skipped = zip(*map(self._known, histories), strict=True) if histories else ((), ())
+        memories = self._consume(known)
+        return [
+            CustomerState(
+                self.bundle_version,
+                max(len(steps.purchases) - 1, 0),
+                *memory,
+                steps.purchases[-1] if steps.purchases else None,
+                _with((), (purchase.article_id for purchase in history)),
+                _with((), gone),
+                _with((), missing),
+            )
+            for steps, missing, history, gone, memory in zip(known, skipped, histories, returned, memories, strict=True)
+        ]
+
+    def _known(self, purchases: Iterable[Purchase]) -> tuple[_Steps, list[str]]:
+        """(purchases with Fashion DNA, articles of the others)."""
+        known, skipped = _Steps([], []), []
+        for purchase in purchases:
+            dna = self.dna_of(purchase.article_id)
+            if dna is None:
+                skipped.append(purchase.article_id)
+                self._report(purchase.article_id)
+            else:
+                known.purchases.append(purchase)
+                known.dna.append(dna)
+        return known, skipped
+
+    def _report(self, article_id: str) -> None:
+        self.skipped += 1
+        if article_id not in self._named:
+            self._named.add(article_id)
+            log.warning("article '%s' has no Fashion DNA in bundle %s: skipped", article_id, self.bundle_version)
+
+    def _dna(self, purchase: Purchase) -> Float32:
+        dna = self.dna_of(purchase.article_id)
+        assert dna is not None, f"'{purchase.article_id}' had Fashion DNA in {self.bundle_version} and lost it"
+        return dna
+
+    def _further_rows(self, pending: Purchase | None, known: _Steps) -> Float32:
+        """Step inputs of further purchases of one customer, float32 (1, T, D)."""
+        before = None if pending is None else self._dna(pending)
+        if len(known.purchases) == 1:
+            since = 0 if pending is None else pending.timestamp
+            return encode_step(self.time_spec, before, since, known.purchases[0].timestamp)
+        if pending is None or before is None:
+            return self._rows([known])[None]
+        return self._rows([_Steps([pending, *known.purchases], [before, *known.dna])])[None, 1:]
+
+    def _rows(self, batch: Sequence[_Steps]) -> Float32:
+        """Step inputs of whole histories, one behind the other: float32 (sum of their lengths, D)."""
+        dna = np.array([row for steps in batch for row in steps.dna], np.float32)
+        times = np.array([purchase.timestamp for steps in batch for purchase in steps.purchases], np.int64)
+        first = np.zeros(len(times), bool)
+        first[np.cumsum([0] + [len(steps.purchases) for steps in batch[:-1]])] = True
+        return encode_steps(self.time_spec, np.roll(dna, 1, axis=0), np.roll(times, 1), times, first)
+
+    def _consume(self, histories: Sequence[_Steps]) -> list[tuple[Float32, Float32]]:
+        """Memory (hidden, cell), each float32 (256), after every history's last step; zero where there is none."""
+        memories = [(_NO_MEMORY.hidden[0], _NO_MEMORY.cell[0])] * len(histories)
+        for chosen in _batches([len(steps.purchases) for steps in histories]):
+            batch = [histories[index] for index in chosen]
+            lengths = np.asarray([len(steps.purchases) for steps in batch], np.int32)
+            inside = np.arange(lengths.max()) < lengths[:, None]  # (B, T)
+            padded = np.zeros((*inside.shape, self.time_spec.step_size), np.float32)
+            padded[inside] = self._rows(batch)
+            _, after = self._graph.run_steps(padded, lengths, Memory.zeros(len(batch)))
+            for row, index in enumerate(chosen):
+                memories[index] = (after.hidden[row], after.cell[row])
+        return memories
+
+
+def _place(purchase: Purchase) -> tuple[int, str]:
+    """A purchase's place in its history."""
+    return purchase[:2]
+
+
+def _with(articles: Sequence[str], further: Iterable[str]) -> tuple[str, ...]:
+    """Distinct articles in order of id, so that a state does not tell by which way it was reached."""
+    return tuple(sorted({*articles, *further}))
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices of the histories that have steps, in batches of like length: few runs of the graph, little padding."""
+    batch: list[int] = []
+    for index in sorted((index for index, length in enumerate(lengths) if length), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[index] > MAX_BATCH_STEPS:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

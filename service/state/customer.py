@@ -1,0 +1,115 @@
+"""Records of one customer's state. Pure: nothing here knows where they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.history import Purchase
+from model_store.records import Event, EventType
+
+Float32 = NDArray[np.float32]
+
+SESSION_LENGTH = 50
+"""Clicks and searches that a session keeps: the latest by (timestamp, event id)."""
+
+
+class Revision(NamedTuple):
+    """One content of one customer's log. Never repeats, not even when the log is erased and begun again.
+
+    ``log`` names one life of the log: drawn at random when its first entry is added, 0 where there is no log.
+    ``entries`` counts its purchases and returns; it only grows.
+    """
+
+    log: int
+    entries: int
+
+    def after(self, added: int) -> Revision:
+        """The revision of the same log, ``added`` entries later."""
+        return Revision(self.log, self.entries + added)
+
+
+NO_LOG = Revision(0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class CustomerState:
+    """What one bundle makes of one log: a cache, which can be derived again at any time.
+
+    ``hidden`` and ``cell`` are float32 (256): the LSTM's memory after consuming purchases 1 … n-1 of the history, the
+    time of purchase n included. ``pending`` is purchase n, whose Fashion DNA and time enter the next step (design §4);
+    None where the history is empty, and the memory is then zero. ``purchased`` and ``returned`` are the distinct
+    articles of the history and of the returns, in order of id. ``skipped`` are those of ``purchased`` that had no
+    Fashion DNA in the bundle, so that the memory and ``pending`` know nothing of them.
+    """
+
+    bundle: str
+    consumed: int
+    hidden: Float32
+    cell: Float32
+    pending: Purchase | None
+    purchased: tuple[str, ...] = ()
+    returned: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+def _no_events() -> tuple[Event, ...]:
+    return ()
+
+
+@dataclass(frozen=True, eq=False)
+class CustomerView:
+    """What one look at a customer brings: the state, the log's revision that it fits, and the session.
+
+    ``state`` is None where none is stored, whether or not there is a log, and ``revision`` is None with it.
+    """
+
+    state: CustomerState | None = None
+    revision: Revision | None = None
+    load_session: Callable[[], tuple[Event, ...]] = field(default=_no_events, repr=False)
+
+    @cached_property
+    def session(self) -> tuple[Event, ...]:
+        """The latest ``SESSION_LENGTH`` clicks and searches, oldest first. Decoded when first asked for."""
+        return self.load_session()
+
+
+@dataclass(frozen=True)
+class CustomerLog:
+    """All purchases and returns of a customer, in no particular order, and the revision that they make up."""
+
+    events: tuple[Event, ...] = ()
+    revision: Revision = NO_LOG
+
+
+@dataclass(frozen=True)
+class Addition:
+    """Events of one customer to store, and the state to keep if they meet the log that the state was made for.
+
+    ``expected`` is the log's revision that ``state`` builds on: it is stored only where the log still is at that
+    revision and every purchase and return among ``events`` is new to it.
+    """
+
+    customer_id: str
+    events: tuple[Event, ...]
+    expected: Revision | None = None
+    state: CustomerState | None = None
+
+
+@dataclass(frozen=True)
+class Appended:
+    """What became of an ``Addition``: ``added`` per event (False: its event_id was there), the log's revision since."""
+
+    added: tuple[bool, ...]
+    revision: Revision
+    state_stored: bool
+
+
+def in_log(event: Event) -> bool:
+    """Whether an event belongs to the log (purchases and returns) or to the session (clicks and searches)."""
+    return event.type is EventType.PURCHASE or event.type is EventType.RETURN

@@ -1,0 +1,233 @@
+"""Customers kept in Redis, under three keys that share a hash tag, so that Redis Cluster keeps them together.
+
+    modiste:{<customer id, percent-encoded>}:log      HASH  event_id → packed purchase or return; "" → id of the log
+                                            :state    STRING  packed state
+                                            :session  STRING  rows of the session, JSON
+
+Each writing call is one Lua script, and so atomic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+from model_store.records import Event
+from service.state.codec import (
+    pack_log_entry,
+    pack_state,
+    session_row,
+    unpack_log_entry,
+    unpack_session,
+    unpack_state,
+)
+from service.state.connection import Client, translated_errors
+from service.state.customer import (
+    NO_LOG,
+    SESSION_LENGTH,
+    Addition,
+    Appended,
+    CustomerLog,
+    CustomerState,
+    CustomerView,
+    Revision,
+    in_log,
+)
+from service.state.store import new_log_id
+
+PIPELINE_SIZE = 256
+"""Additions that ``append_many`` sends at once."""
+
+# The log's id is the value of the empty field, which no event can have. Ids are compared as text, and only by equality:
+# 63 bits do not fit Lua's numbers, and Redis compares text by the server's locale.
+APPEND = """
+local log, state, session = KEYS[1], KEYS[2], KEYS[3]
+local expected_log, expected_entries, new_log = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local packed_state, log_events, keep = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+
+local log_id, entries = redis.call('HGET', log, ''), 0
+if log_id then entries = redis.call('HLEN', log) - 1 end
+local answer, added = {0, 0, 0}, 0
+for i = 1, log_events do
+  local new = redis.call('HSETNX', log, ARGV[5 + 2 * i], ARGV[6 + 2 * i])
+  answer[3 + i] = new
+  added = added + new
+end
+local fits = (log_id or '0') == expected_log and entries == expected_entries and added == log_events
+if added > 0 then
+  if not log_id then
+    log_id = new_log
+    redis.call('HSET', log, '', log_id)
+  end
+  if fits and packed_state ~= '' then
+    redis.call('SET', state, packed_state)
+    answer[3] = 1
+  else
+    redis.call('DEL', state)
+  end
+end
+answer[1], answer[2] = log_id or '0', entries + added
+
+local first = 7 + 2 * log_events
+if #ARGV >= first then
+  local text = redis.call('GET', session)
+  local rows = text and cjson.decode(text) or {}
+  local known = {}
+  for _, row in ipairs(rows) do known[row[2]] = true end
+  local before = #rows
+  for i = first, #ARGV do
+    local row = cjson.decode(ARGV[i])
+    local new = not known[row[2]]
+    answer[#answer + 1] = new and 1 or 0
+    if new then
+      known[row[2]] = true
+      rows[#rows + 1] = row
+    end
+  end
+  if #rows > before then
+    table.sort(rows, function(a, b)
+      if a[1] ~= b[1] then return a[1] < b[1] end
+      local x, y = a[2], b[2]
+      for i = 1, math.min(#x, #y) do
+        local p, q = string.byte(x, i), string.byte(y, i)
+        if p ~= q then return p < q end
+      end
+      return #x < #y
+    end)
+    local latest = {}
+    for i = math.max(1, #rows - keep + 1), #rows do latest[#latest + 1] = rows[i] end
+    redis.call('SET', session, cjson.encode(latest))
+  end
+end
+return answer
+"""
+
+PUT_STATE = """
+local log_id = redis.call('HGET', KEYS[1], '')
+if not log_id or log_id ~= ARGV[1] or redis.call('HLEN', KEYS[1]) - 1 ~= tonumber(ARGV[2]) then return 0 end
+redis.call('SET', KEYS[2], ARGV[3])
+return 1
+"""
+
+
+class Script:
+    """A Lua script, called by its hash, and sent whole where the server does not know it (yet, or after a restart)."""
+
+    def __init__(self, text: str):
+        self.text = text.strip()
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, client: Client, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """The script's answer. All ``keys`` lie in one slot."""
+        call: Any = client.execute_command
+        try:
+            return await call("EVALSHA", self.sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await call("EVAL", self.text, len(keys), *keys, *arguments)
+
+
+_APPEND, _PUT_STATE = Script(APPEND), Script(PUT_STATE)
+
+
+def customer_keys(customer_id: str) -> tuple[str, str, str]:
+    """Keys of a customer's log, state and session. Whatever the id holds, it cannot leave its braces."""
+    tag = "modiste:{" + quote(customer_id, safe="") + "}:"
+    return tag + "log", tag + "state", tag + "session"
+
+
+class RedisStore:
+    """A ``CustomerStore`` in Redis (6.2 or newer), Valkey, or a cluster of either."""
+
+    def __init__(self, client: Client, log_ids: Callable[[], int] = new_log_id):
+        self._client = client
+        self._log_ids = log_ids
+
+    async def read(self, customer_id: str) -> CustomerView:
+        _, state_key, session_key = customer_keys(customer_id)
+        with translated_errors():
+            packed, session = await self._command("MGET", state_key, session_key)
+        state, revision = unpack_state(packed) or (None, None)
+        return CustomerView(state, revision, lambda: unpack_session(customer_id, session))
+
+    async def read_log(self, customer_id: str) -> CustomerLog:
+        with translated_errors():
+            fields: dict[bytes, bytes] = await self._command("HGETALL", customer_keys(customer_id)[0])
+        if not fields:
+            return CustomerLog()
+        log_id = int(fields.pop(b""))
+        events = tuple(unpack_log_entry(customer_id, name.decode(), packed) for name, packed in fields.items())
+        return CustomerLog(events, Revision(log_id, len(events)))
+
+    async def append(self, addition: Addition) -> Appended:
+        with translated_errors():
+            answer = await _APPEND.run(self._client, customer_keys(addition.customer_id), self._arguments(addition))
+        return _appended(addition, answer)
+
+    async def append_many(self, additions: Sequence[Addition]) -> list[Appended]:
+        appended: list[Appended] = []
+        for start in range(0, len(additions), PIPELINE_SIZE):
+            appended += await self._append_some(additions[start : start + PIPELINE_SIZE])
+        return appended
+
+    async def _append_some(self, additions: Sequence[Addition]) -> list[Appended]:
+        if not isinstance(self._client, Redis):  # redis-py's pipelines for clusters refuse scripts
+            return list(await asyncio.gather(*map(self.append, additions)))
+        with translated_errors():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                call: Any = pipeline.execute_command
+                call("SCRIPT LOAD", _APPEND.text)
+                for addition in additions:
+                    keys = customer_keys(addition.customer_id)
+                    call("EVALSHA", _APPEND.sha, len(keys), *keys, *self._arguments(addition))
+                answers = await pipeline.execute()
+        return [_appended(addition, answer) for addition, answer in zip(additions, answers[1:], strict=True)]
+
+    async def put_state(self, customer_id: str, state: CustomerState, revision: Revision) -> bool:
+        log_key, state_key, _ = customer_keys(customer_id)
+        arguments = (revision.log, revision.entries, pack_state(state, revision))
+        with translated_errors():
+            return bool(await _PUT_STATE.run(self._client, (log_key, state_key), arguments))
+
+    async def erase(self, customer_id: str) -> bool:
+        with translated_errors():
+            return bool(await self._command("DEL", *customer_keys(customer_id)))
+
+    async def _command(self, *arguments: Any) -> Any:
+        call: Any = self._client.execute_command
+        return await call(*arguments)
+
+    def _arguments(self, addition: Addition) -> list[Any]:
+        """ARGV of the append script."""
+        logged = [event for event in addition.events if in_log(event)]
+        expected = addition.expected
+        log_id = self._log_ids()  # of the log that begins here, if one does
+        state = b""
+        if addition.state is not None and expected is not None:
+            after = Revision(log_id if expected == NO_LOG else expected.log, expected.entries).after(len(logged))
+            state = pack_state(addition.state, after)
+        arguments: list[Any] = [*(expected or (-1, -1)), log_id, state, len(logged), SESSION_LENGTH]
+        for event in logged:
+            arguments += (event.event_id, _entry(event))
+        arguments += (orjson.dumps(session_row(event)) for event in addition.events if not in_log(event))
+        return arguments
+
+
+def _entry(event: Event) -> bytes:
+    return pack_log_entry(event.type, event.timestamp, event.article_id or "", event.order_id, event.position)
+
+
+def _appended(addition: Addition, answer: Sequence[Any]) -> Appended:
+    """The script's answer in the order of the events: it lists the log's events before the session's."""
+    log_id, entries, stored, *flags = answer
+    logged = iter(flags)
+    size = sum(map(in_log, addition.events))
+    session = iter(flags[size:])
+    added = tuple(bool(next(logged if in_log(event) else session)) for event in addition.events)
+    return Appended(added, Revision(int(log_id), int(entries)), bool(stored))

@@ -1,0 +1,280 @@
+"""What every CustomerStore does; held against the one in memory and the one in a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from model_store.history import Purchase
+from model_store.records import Event
+from service.state.customer import NO_LOG, SESSION_LENGTH, Addition, CustomerState
+from service.state.store import CustomerStore
+
+ODD_IDS = ["a", "{x}", "}{", "modiste:{b}:log", "日本 / %7B", "é" * 128, "a b\u2028", "*", "."]
+
+
+def purchase(number: int, customer_id: str = "a", **changes: object) -> Event:
+    fields = {
+        "event_id": f"p{number}",
+        "type": "purchase",
+        "customer_id": customer_id,
+        "article_id": f"article {number}",
+    }
+    return Event.model_validate({**fields, "timestamp": 1_600_000_000 + number, **changes})
+
+
+def click(number: int, customer_id: str = "a", **changes: object) -> Event:
+    return purchase(number, customer_id, **{"event_id": f"c{number}", "type": "click", **changes})
+
+
+def state_of(events: Sequence[Event], bundle: str = "b") -> CustomerState:
+    """A state that tells which events it was made of; the store does not look inside."""
+    last = max(events, key=lambda event: (event.timestamp, event.event_id))
+    assert last.article_id is not None
+    memory = np.random.default_rng(len(events)).normal(size=(2, 256)).astype(np.float32)
+    return CustomerState(
+        bundle,
+        len(events) - 1,
+        memory[0],
+        memory[1],
+        Purchase(last.timestamp, last.event_id, last.article_id, last.order_id),
+        tuple(sorted({event.article_id or "" for event in events})),
+        ("returned",),
+        ("skipped", "skipped too"),
+    )
+
+
+def assert_same(one: CustomerState | None, other: CustomerState | None) -> None:
+    assert one is not None
+    assert other is not None
+    assert {**vars(one), "hidden": one.hidden.tolist(), "cell": one.cell.tolist()} == {
+        **vars(other), "hidden": other.hidden.tolist(), "cell": other.cell.tolist()
+    }  # fmt: skip
+
+
+async def append(store: CustomerStore, *events: Event, **how: object) -> tuple[bool, ...]:
+    return (await store.append(Addition(events[0].customer_id, events, **how))).added  # type: ignore[arg-type]
+
+
+async def test_nobody_is_an_empty_view(store: CustomerStore) -> None:
+    view = await store.read("nobody")
+    assert (view.state, view.revision, view.session) == (None, None, ())
+    log = await store.read_log("nobody")
+    assert (log.events, log.revision) == ((), NO_LOG)
+    assert not await store.erase("nobody")
+    assert (await store.append(Addition("nobody", ()))).revision == NO_LOG
+    assert not await store.erase("nobody")
+
+
+@pytest.mark.parametrize("customer_id", ODD_IDS)
+async def test_events_come_back_whole_whatever_their_ids_hold(store: CustomerStore, customer_id: str) -> None:
+    logged = [
+        purchase(1, customer_id, event_id='日本/\u2028"\\', article_id="0108775015", order_id="o {1}", position=7),
+        purchase(2, customer_id, timestamp=253_402_300_799, order_id="0"),
+        purchase(3, customer_id, timestamp=0, position=1_000_000),
+        purchase(4, customer_id, type="return", article_id="é" * 128),
+    ]
+    seen = [
+        click(5, customer_id, timestamp=0, position=3),
+        click(6, customer_id, order_id="o", article_id="/\"\\\u2028"),
+        Event(
+            event_id="s",
+            type="search",
+            customer_id=customer_id,
+            query='ein Kleid, "rot" / 赤',
+            timestamp=253_402_300_799,
+        ),
+    ]  # fmt: skip
+    appended = await store.append(Addition(customer_id, (*seen, *logged)))
+    assert appended.added == (True,) * 7
+    assert appended.revision.entries == 4
+    log = await store.read_log(customer_id)
+    assert sorted(log.events, key=lambda event: event.event_id) == sorted(logged, key=lambda event: event.event_id)
+    assert log.revision == appended.revision
+    assert (await store.read(customer_id)).session == tuple(seen)
+    assert (await store.read("other")).session == ()
+
+
+async def test_an_event_id_counts_once(store: CustomerStore) -> None:
+    assert await append(store, purchase(1), click(1), purchase(1), click(1)) == (True, True, False, False)
+    assert await append(store, purchase(1, article_id="another"), click(1, timestamp=5), purchase(2)) == (
+        False,
+        False,
+        True,
+    )
+    assert {event.article_id for event in (await store.read_log("a")).events} == {"article 1", "article 2"}
+    assert await append(store, purchase(1, "b")) == (True,)
+
+
+async def test_a_session_keeps_the_latest_by_time_and_id(store: CustomerStore) -> None:
+    count = SESSION_LENGTH + 30
+    events = [click(number, event_id=f"c{number:03}", timestamp=number // 7) for number in range(count)]
+    order = np.random.default_rng(0).permutation(count)
+    for start in range(0, count, 9):
+        assert all(await append(store, *(events[index] for index in order[start : start + 9])))
+    assert (await store.read("a")).session == tuple(events[-SESSION_LENGTH:])
+
+
+async def test_a_session_orders_ids_as_python_does_not_as_the_servers_locale(store: CustomerStore) -> None:
+    ids = ["a", "B", "ab", "é", "Z", "z", "aé", "\U0001f600", "\uffe0", "a-b", "aa"]
+    await append(store, *(click(0, event_id=event_id) for event_id in ids))
+    assert [event.event_id for event in (await store.read("a")).session] == sorted(ids)
+
+
+async def test_a_state_that_was_expected_is_kept(store: CustomerStore) -> None:
+    first, second = purchase(1), purchase(2)
+    state = state_of([first])
+    appended = await store.append(Addition("a", (first,), NO_LOG, state))
+    assert appended.state_stored
+    view = await store.read("a")
+    assert_same(view.state, state)
+    assert view.revision == appended.revision == (await store.read_log("a")).revision
+
+    further = state_of([first, second])
+    appended = await store.append(Addition("a", (second,), view.revision, further))
+    assert appended.state_stored
+    view = await store.read("a")
+    assert_same(view.state, further)
+    assert view.revision == appended.revision
+    assert appended.revision.entries == 2
+
+
+async def test_a_state_without_a_pending_purchase_is_kept_too(store: CustomerStore) -> None:
+    state = CustomerState("b", 0, np.zeros(256, np.float32), np.zeros(256, np.float32), None)
+    await store.append(Addition("a", (purchase(1, type="return"),), NO_LOG, state))
+    assert_same((await store.read("a")).state, state)
+
+
+async def test_an_addition_without_a_state_drops_the_one_that_was_there(store: CustomerStore) -> None:
+    await append(store, purchase(1), expected=NO_LOG, state=state_of([purchase(1)]))
+    await append(store, purchase(2))
+    assert (await store.read("a")).state is None
+
+
+async def test_a_state_made_for_another_log_is_not_kept(store: CustomerStore) -> None:
+    revision = (await store.append(Addition("a", (purchase(1),), NO_LOG, state_of([purchase(1)])))).revision
+    await append(store, purchase(2))
+    late = await store.append(Addition("a", (purchase(3),), revision, state_of([purchase(1), purchase(3)])))
+    assert late.added == (True,)
+    assert not late.state_stored
+    assert (await store.read("a")).state is None
+    first = await store.append(Addition("a", (purchase(4),), NO_LOG, state_of([purchase(4)])))
+    assert not first.state_stored
+
+
+async def test_a_state_that_counts_a_duplicate_is_not_kept(store: CustomerStore) -> None:
+    revision = (await store.append(Addition("a", (purchase(1),), NO_LOG, state_of([purchase(1)])))).revision
+    both = (purchase(1), purchase(2))
+    assert not (await store.append(Addition("a", both, revision, state_of(both)))).state_stored
+    assert (await store.read("a")).state is None
+
+
+async def test_a_duplicate_alone_changes_nothing(store: CustomerStore) -> None:
+    state = state_of([purchase(1)])
+    revision = (await store.append(Addition("a", (purchase(1),), NO_LOG, state))).revision
+    again = await store.append(Addition("a", (purchase(1),), revision, state_of([purchase(1), purchase(1)])))
+    assert (again.added, again.revision, again.state_stored) == ((False,), revision, False)
+    assert_same((await store.read("a")).state, state)
+
+
+async def test_a_session_leaves_the_state_alone(store: CustomerStore) -> None:
+    state = state_of([purchase(1)])
+    revision = (await store.append(Addition("a", (purchase(1),), NO_LOG, state))).revision
+    appended = await store.append(Addition("a", (click(1),)))
+    assert appended.revision == revision
+    assert_same((await store.read("a")).state, state)
+
+
+async def test_a_session_alone_makes_no_log(store: CustomerStore) -> None:
+    assert (await store.append(Addition("a", (click(1),)))).revision == NO_LOG
+    assert (await store.append(Addition("a", (purchase(1),), NO_LOG, state_of([purchase(1)])))).state_stored
+
+
+async def test_put_state_asks_for_the_revision_it_was_made_of(store: CustomerStore) -> None:
+    await append(store, purchase(1))
+    log = await store.read_log("a")
+    assert await store.put_state("a", state_of([purchase(1)]), log.revision)
+    assert_same((await store.read("a")).state, state_of([purchase(1)]))
+    assert await store.put_state("a", state_of([purchase(1)], "another bundle"), log.revision)
+    await append(store, purchase(2))
+    assert not await store.put_state("a", state_of([purchase(1)]), log.revision)
+    assert (await store.read("a")).state is None
+    assert not await store.put_state("nobody", state_of([purchase(1)]), NO_LOG)
+    assert (await store.read("nobody")).state is None
+
+
+async def test_erase_leaves_nothing(store: CustomerStore) -> None:
+    await append(store, purchase(1), click(1), expected=NO_LOG, state=state_of([purchase(1)]))
+    await append(store, purchase(1, "b"))
+    assert await store.erase("a")
+    assert not await store.erase("a")
+    view = await store.read("a")
+    assert (view.state, view.session, (await store.read_log("a")).events) == (None, (), ())
+    assert len((await store.read_log("b")).events) == 1
+    assert await append(store, purchase(1)) == (True,)
+
+
+async def test_a_state_from_before_an_erase_never_returns(store: CustomerStore) -> None:
+    """The log begun after it has as many entries as the erased one had: only the log's identity tells them apart."""
+    await append(store, purchase(1))
+    before = (await store.read_log("a")).revision
+    await store.erase("a")
+    assert not await store.put_state("a", state_of([purchase(1)]), before)
+    await append(store, purchase(2))
+    after = (await store.read_log("a")).revision
+    assert after.entries == before.entries
+    assert not await store.put_state("a", state_of([purchase(1)]), before)
+    late = await store.append(Addition("a", (purchase(3),), before, state_of([purchase(1), purchase(3)])))
+    assert not late.state_stored
+    assert (await store.read("a")).state is None
+
+
+async def test_an_erase_under_an_append_leaves_a_sound_log(store: CustomerStore) -> None:
+    """The append finds no log where it expected one: it begins a new one, whose revision then is good for states."""
+    revision = (await store.append(Addition("a", (purchase(1),), NO_LOG, state_of([purchase(1)])))).revision
+    await store.erase("a")
+    appended = await store.append(Addition("a", (purchase(2),), revision, state_of([purchase(1), purchase(2)])))
+    assert (appended.added, appended.state_stored, appended.revision.entries) == ((True,), False, 1)
+    assert appended.revision.log not in (0, revision.log)
+    assert await store.put_state("a", state_of([purchase(2)]), appended.revision)
+
+
+async def test_appends_at_once_all_count_and_a_state_fits_its_log(store: CustomerStore) -> None:
+    """Twenty writers, each reading, stepping and appending as a worker does, with erasures in between."""
+
+    async def worker(number: int) -> None:
+        for round_ in range(5):
+            view, event = await store.read("a"), purchase(100 * round_ + number)
+            if view.state is None:
+                log = await store.read_log("a")
+                await store.append(Addition("a", (event,), log.revision, state_of([*log.events, event])))
+                continue
+            await asyncio.sleep(0)
+            known = view.state.purchased
+            events = [purchase(0, article_id=article) for article in known]
+            await store.append(Addition("a", (event,), view.revision, state_of([*events, event])))
+
+    await asyncio.gather(*(worker(number) for number in range(20)))
+    log, view = await store.read_log("a"), await store.read("a")
+    assert len(log.events) == log.revision.entries == 100
+    if view.state is None:
+        assert await store.put_state("a", state_of(log.events), log.revision)
+        view = await store.read("a")
+    assert view.state is not None
+    assert view.revision == log.revision
+    assert set(view.state.purchased) == {event.article_id for event in log.events}
+
+
+async def test_many_additions_answer_in_their_order(store: CustomerStore) -> None:
+    additions = [
+        Addition(f"customer {number % 400}", (purchase(number, f"customer {number % 400}"), click(number)), NO_LOG)
+        for number in range(600)
+    ]
+    appended = await store.append_many([*additions, additions[7]])
+    assert [each.added for each in appended] == [(True, True)] * 600 + [(False, False)]
+    assert [each.revision.entries for each in appended[:600]] == [1] * 400 + [2] * 200
+    assert len((await store.read_log("customer 7")).events) == 2
+    assert await store.append_many([]) == []
