@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store import MEMORY_SIZE
 from model_store.history import Purchase
 from model_store.records import Event, EventType
 
@@ -56,6 +57,11 @@ class CustomerState:
     purchased: tuple[str, ...] = ()
     returned: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+
+
+def empty_state(bundle: str) -> CustomerState:
+    """State of a customer without purchases."""
+    return CustomerState(bundle, 0, np.zeros(MEMORY_SIZE, np.float32), np.zeros(MEMORY_SIZE, np.float32), None)
 
 
 def _no_events() -> tuple[Event, ...]:
