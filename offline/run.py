@@ -6,11 +6,14 @@
     residual/               ``config.json`` + ``model.safetensors`` of the residual network, ``source.txt`` (where from)
     image_embeddings        ``embedding`` float32 (N, E), zeros without a picture; ``has_image`` bool (N)
     fashion_dna             weights; ``article_dna``: ``dna`` float32 (N, 128)
-    static                  ``style`` float32 (K, 128), ``bias`` float32 (K); ``static_customers.json``: their ids
+    static                  ``style`` float32 (K, 128), ``bias`` float32 (K), ``shared`` float32 (128): the style of
+                            whoever was not in training; ``static_customers.json``: the K ids
     style_lstm              weights
     blend.json              ``model_store.bundle.Blend``
     curves.json             per stage: loss and validation figures by epoch
+    stages.json             per complete stage: its recipe, all that its result depends on
     checkpoints/            one file per stage, for resuming; removed once the stage is complete
+    embedding_cache/        embeddings by content hash, in a folder per network
 
 Arrays are safetensors; every file is written aside and renamed, so that a killed run never leaves half of one.
 """
@@ -44,6 +47,11 @@ class Split(BaseModel):
     cutoff: int
 
 
+def default_run(data: Path) -> Path:
+    """Where a data set's run is kept unless the user says otherwise."""
+    return Path("var/runs") / data.resolve().name
+
+
 class Run:
     """Typed access to one run's folder."""
 
@@ -69,7 +77,7 @@ class Run:
 
     def load_arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """Read ``<name>.safetensors``. Raises InvalidConfig where training has not written it."""
-        arrays: dict[str, NDArray[Any]] = load_file(self._existing(f"{name}.safetensors"))
+        arrays: dict[str, NDArray[Any]] = load_file(self.existing(f"{name}.safetensors"))
         return arrays
 
     def save_json(self, name: str, value: Any) -> None:
@@ -82,13 +90,14 @@ class Run:
 
     def load_json(self, name: str) -> Any:
         """Read ``<name>.json`` as plain values."""
-        return orjson.loads(self._existing(f"{name}.json").read_bytes())
+        return orjson.loads(self.existing(f"{name}.json").read_bytes())
 
     def load_model(self, name: str, model: type[Model]) -> Model:
         """Read ``<name>.json`` as a pydantic model."""
-        return model.model_validate_json(self._existing(f"{name}.json").read_bytes())
+        return model.model_validate_json(self.existing(f"{name}.json").read_bytes())
 
-    def _existing(self, name: str) -> Path:
+    def existing(self, name: str) -> Path:
+        """The file ``name``. Raises InvalidConfig where training has not written it."""
         path = self.folder / name
         if not path.is_file():
             raise InvalidConfig(

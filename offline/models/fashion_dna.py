@@ -8,13 +8,16 @@ from torch import Tensor, nn
 
 from model_store import DNA_SIZE
 
+_CONSTANT_SHARE = 0.1  # of f's squared length, where f has length 1
+
 
 class FashionDnaNetwork(nn.Module):
     """Multi-hot tags ⊕ numbers ⊕ image embedding → fully connected stack → f (B, 128).
 
     ``tag_ids`` int64 (B, L), 0 = padding; ``numeric`` float32 (B, M); ``image_embedding`` float32 (B, E). The sum of
     tag embeddings is the first fully connected layer on multi-hot tags, without ever writing the zeros. With
-    ``unit_norm``, f has length 1.
+    ``unit_norm``, f has length 1; with ``constant``, the last component of f is the same for every article, and f of
+    any style can express a bias.
     """
 
     def __init__(
@@ -27,6 +30,7 @@ class FashionDnaNetwork(nn.Module):
         dropout: float = 0.0,
         tag_dropout: float = 0.0,
         unit_norm: bool = False,
+        constant: bool = False,
     ):
         super().__init__()
         self.from_tags = nn.Embedding(tags + 1, hidden, padding_idx=0)
@@ -37,8 +41,8 @@ class FashionDnaNetwork(nn.Module):
         self.stack = nn.Sequential(
             nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout)
         )
-        self.bottleneck = nn.Linear(hidden, DNA_SIZE)
-        self.tag_dropout, self.unit_norm = tag_dropout, unit_norm
+        self.bottleneck = nn.Linear(hidden, DNA_SIZE - constant)
+        self.tag_dropout, self.unit_norm, self.constant = tag_dropout, unit_norm, constant
 
     def forward(self, tag_ids: Tensor, numeric: Tensor, image_embedding: Tensor) -> Tensor:
         if self.training and self.tag_dropout:
@@ -46,21 +50,46 @@ class FashionDnaNetwork(nn.Module):
             tag_ids = tag_ids * keep
         hidden = self.from_tags(tag_ids).sum(dim=1)  # (B, hidden)
         hidden = hidden + self.from_numbers(torch.cat([numeric, image_embedding], dim=1))
-        dna: Tensor = self.bottleneck(self.stack(hidden))  # (B, 128)
-        return F.normalize(dna, dim=1) if self.unit_norm else dna
+        dna: Tensor = self.bottleneck(self.stack(hidden))  # (B, 128), one less with a constant
+        share = _CONSTANT_SHARE if self.constant else 0.0
+        if self.unit_norm:
+            dna = F.normalize(dna, dim=1) * (1.0 - share) ** 0.5
+        if self.constant:
+            dna = torch.cat([dna, torch.full_like(dna[:, :1], share**0.5)], dim=1)
+        return dna
 
 
 class StaticCustomers(nn.Module):
-    """The static model's style vectors s_k and biases β_k of K customers: z_νk = f_ν · s_k + β_k (equation 1)."""
+    """The static model's style vectors s_k and biases β_k of K customers: z_νk = f_ν · s_k + β_k (equation 1).
+
+    s_k = shared + deviation_k: what all customers like is learned once, so that a customer of few purchases has a
+    style, and the prior on the deviations (``regularisation``) pulls towards everybody's taste instead of none.
+    """
 
     def __init__(self, customers: int, base_rate: float = 0.001):
         super().__init__()
-        self.style = nn.Parameter(torch.randn(customers, DNA_SIZE) * 0.05)
+        self.shared = nn.Parameter(torch.randn(DNA_SIZE) * 0.05)
+        self.deviation = nn.Parameter(torch.randn(customers, DNA_SIZE) * 0.01)
         self.bias = nn.Parameter(torch.full((customers,), float(torch.logit(torch.tensor(base_rate)))))
+
+    @property
+    def no_decay(self) -> tuple[nn.Parameter, ...]:
+        """The deviations: they have a prior of their own."""
+        return (self.deviation,)
+
+    @property
+    def style(self) -> Tensor:
+        """s_k, float32 (K, 128)."""
+        return self.shared + self.deviation
 
     def forward(self, dna: Tensor) -> Tensor:
         """Logits z (B, K) of articles ``dna`` (B, 128) for all customers."""
-        return dna @ self.style.T + self.bias
+        # One matrix product less memory than dna @ style.T, whose sum would be a second (K, 128).
+        return dna @ self.deviation.T + (dna @ self.shared)[:, None] + self.bias
+
+    def regularisation(self) -> Tensor:
+        """Σ_k |s_k − shared|²."""
+        return self.deviation.square().sum()
 
 
 def sparse_cross_entropy(logits: Tensor, rows: Tensor, customers: Tensor) -> Tensor:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, ResNetConfig, ResNetModel
 
 from model_store.errors import InvalidConfig
 
+_SCALE = "preprocessor_config.json"
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -48,6 +50,28 @@ def small_residual_network() -> ResidualNetwork:
     return ResidualNetwork(ResNetModel(config))
 
 
+def residual_network_from_folder(folder: Path) -> ResidualNetwork:
+    """A network that ``save_residual_network`` wrote."""
+    scale = json.loads((folder / _SCALE).read_text())
+    backbone = ResNetModel(ResNetConfig.from_pretrained(folder))
+    backbone.load_state_dict(load_file(folder / "model.safetensors"))
+    return ResidualNetwork(backbone, tuple(scale["image_mean"]), tuple(scale["image_std"]))
+
+
+def save_residual_network(network: ResidualNetwork, folder: Path) -> None:
+    """Write weights, configuration and pixel scale in the layout of ``transformers``."""
+    config, weights = network.backbone.config, network.backbone.state_dict()
+    config.save_pretrained(folder)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in weights.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    scale = {"image_mean": network.get_buffer("mean").flatten().tolist()}
+    scale["image_std"] = network.get_buffer("std").flatten().tolist()
+    (folder / _SCALE).write_text(json.dumps(scale))
+
+
 def pretrained_residual_network(name_or_folder: str) -> ResidualNetwork:
     """Any ``transformers`` ResNet directory or hub id, with the pixel scale that its preprocessor names.
 
@@ -60,7 +84,7 @@ def pretrained_residual_network(name_or_folder: str) -> ResidualNetwork:
         backbone = AutoModel.from_pretrained(name_or_folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise InvalidConfig(f"images.network: '{name_or_folder}' cannot be loaded ({error})") from error
-    preprocessor = Path(name_or_folder) / "preprocessor_config.json"
+    preprocessor = Path(name_or_folder) / _SCALE
     scale = json.loads(preprocessor.read_text()) if preprocessor.is_file() else {}
     return ResidualNetwork(
         backbone, tuple(scale.get("image_mean", _IMAGENET_MEAN)), tuple(scale.get("image_std", _IMAGENET_STD))

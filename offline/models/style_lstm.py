@@ -17,6 +17,8 @@ class StyleLstmNetwork(nn.Module):
     def __init__(self, step_size: int, dropout: float = 0.0):
         super().__init__()
         self.lstm = nn.LSTM(step_size, MEMORY_SIZE, batch_first=True)
+        with torch.no_grad():  # forget gates start open (gate order of torch: input, forget, cell, output)
+            self.lstm.get_parameter("bias_ih_l0")[MEMORY_SIZE : 2 * MEMORY_SIZE] = 1.0
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(MEMORY_SIZE, DNA_SIZE)
 

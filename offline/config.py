@@ -1,0 +1,180 @@
+"""The training configuration: a TOML file, checked key by key. Profiles that ship lie in ``offline/configs``.
+
+Whatever a profile leaves out has the default below. The resolved configuration is kept in the run and in the bundle.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from model_store.errors import InvalidConfig
+from model_store.records import describe_validation_error
+from model_store.time_features import Component
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SplitConfig(_Section):
+    """Where time is cut, in whole days (UTC). None: the data set's own ``window_days``.
+
+    ``test_days`` at the end are never looked at; 0 trains for production, up to the last event. ``validation_days``
+    before them stop the training early and fit the blend.
+    """
+
+    validation_days: Positive | None = None
+    test_days: Annotated[int, Field(ge=0)] | None = None
+
+
+class Schedule(_Section):
+    """How one stage is trained: AdamW, a warm-up, then a cosine down to 0 at the last epoch.
+
+    ``warm_up`` is the share of all steps in which the rate rises to ``lr``; ``clip_norm`` bounds the gradient's length
+    (0: not at all); after ``patience`` epochs without a better validation score training stops, and the best weights
+    count. Besides every epoch's end, a checkpoint is written after each ``checkpoint_steps`` steps.
+    """
+
+    batch: Positive = 128
+    epochs: Positive = 10
+    lr: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    weight_decay: Amount = 0.0
+    warm_up: Share = 0.05
+    clip_norm: Amount = 0.0
+    patience: Positive = 5
+    checkpoint_steps: Positive = 1_000
+
+
+class ImagesConfig(Schedule):
+    """The residual network. ``network``: a ``transformers`` ResNet directory or hub id; empty: train a small one.
+
+    Pictures are resized to ``height`` × ``width`` pixels. The small network learns from at most ``max_pictures``
+    different pictures; an attribute's value counts where at least ``min_attribute_count`` of them show it.
+    ``cache``: the folder that keeps embeddings between runs; empty: inside the run.
+    """
+
+    network: str = ""
+    height: Annotated[int, Field(ge=8, le=1024)] = 48
+    width: Annotated[int, Field(ge=8, le=1024)] = 36
+    max_pictures: Positive = 20_000
+    min_attribute_count: Positive = 20
+    cache: str = ""
+
+
+class FashionDnaConfig(Schedule):
+    """Fashion DNA and the static customers it is trained through.
+
+    Customers take part with at least ``min_purchases`` purchases, the ``max_customers`` most frequent of them; a tag
+    with at least ``min_tag_count`` articles, the ``max_tags`` most frequent of them. ``unit_norm`` gives f the length
+    1; ``constant`` turns its last component into a constant, which stands in for a bias. ``style_regularisation`` is
+    1 / (2 σ²) of a normal prior on a customer's deviation from the shared style.
+    """
+
+    hidden: Positive = 256
+    dropout: Share = 0.1
+    tag_dropout: Share = 0.1
+    unit_norm: bool = False
+    constant: bool = False
+    min_purchases: Positive = 2
+    max_customers: Positive = 100_000
+    min_tag_count: Positive = 5
+    max_tags: Positive = 20_000
+    style_regularisation: Amount = 1.0
+
+
+class StyleLstmConfig(Schedule):
+    """The style LSTM: its loss (equation 2), its n negatives, and the components of τ.
+
+    ``recent_share`` of the negatives are articles sold in the ``recent_days`` before the purchase (as often as they
+    sold), the others uniform among what was in stock. A history longer than ``max_purchases`` is cut into chunks.
+    ``validation_customers`` bounds the customers that early stopping ranks for. ``refit_epochs`` more epochs, at a
+    tenth of the rate, follow on all purchases before the cut-off, validation window included.
+    """
+
+    loss: Literal["rank", "sigmoid", "softmax"] = "rank"
+    negatives: Positive = 20
+    recent_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    recent_days: Positive = 28
+    dropout: Share = 0.0
+    time: Annotated[tuple[Component, ...], Field(min_length=1)] = ("trend", "season", "gap")
+    max_purchases: Annotated[int, Field(ge=2)] = 200
+    validation_customers: Positive = 5_000
+    refit_epochs: Annotated[int, Field(ge=0)] = 0
+
+
+class Config(_Section):
+    """Everything that decides what training gives, besides the data.
+
+    ``device``: auto takes CUDA where there is one. ``precision``: auto is bfloat16 (or float16) with float32 weights
+    on CUDA; the CPU always computes in float32. ``threads``: of one process on the CPU, 0: as torch chooses.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    split: SplitConfig = SplitConfig()
+    images: ImagesConfig = ImagesConfig()
+    fashion_dna: FashionDnaConfig = FashionDnaConfig()
+    style_lstm: StyleLstmConfig = StyleLstmConfig()
+
+
+def load_config(source: str | Path) -> Config:
+    """The configuration in a TOML file, or in the shipped profile of that name (``default``, ``hm``, …).
+
+    Raises InvalidConfig with the file, the key, and what was expected.
+    """
+    path = Path(source)
+    if not path.suffix and not path.is_file():
+        path = _shipped(str(source))
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidConfig(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path}: is not TOML ({error})") from None
+    return parse_config(content, str(path))
+
+
+def parse_config(content: dict[str, Any], name: str) -> Config:
+    """A configuration from plain values. ``name`` is what error messages call it."""
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        field, message = describe_validation_error(error)
+        first = error.errors(include_url=False, include_context=False)[0]
+        if first["type"] == "extra_forbidden":
+            raise InvalidConfig(f"{name}: {field}: there is no such key{_siblings(first['loc'])}") from None
+        raise InvalidConfig(f"{name}: {field}: {message[0].lower()}{message[1:]}, got {first['input']!r}") from None
+
+
+def profiles() -> list[str]:
+    """Names of the shipped profiles."""
+    return sorted(Path(entry.name).stem for entry in _configs().iterdir() if entry.name.endswith(".toml"))
+
+
+def _configs() -> Path:
+    return Path(str(files("offline") / "configs"))
+
+
+def _shipped(name: str) -> Path:
+    if name not in profiles():
+        raise InvalidConfig(f"--config '{name}' is no file and no profile; the profiles are {', '.join(profiles())}")
+    return _configs() / f"{name}.toml"
+
+
+def _siblings(location: tuple[int | str, ...]) -> str:
+    """The keys that exist where an unknown one was found."""
+    model: Any = Config
+    for part in location[:-1]:
+        model = model.model_fields[str(part)].annotation
+    return f"; known here: {', '.join(model.model_fields)}"

@@ -1,0 +1,240 @@
+"""Training the style LSTM, and reading styles from it (Zalando 2017, §2.3–2.5).
+
+The rules, each held by a test:
+
+- Zero start: before a customer's first purchase, f_0, τ(t_0), the gap and the memory m_0 are zero.
+- Purchases of one order are in a new random order each epoch; nothing else moves.
+- Only the first article of an order (after that shuffle) contributes to the loss; the others are inputs alone.
+- Negatives were in stock at t_i and are not among the customer's purchases (``offline.negatives``).
+- A history longer than ``max_purchases`` is cut into consecutive chunks of that length. Each starts with zero memory
+  and a zero first input, as it would be unfair to predict from; so the first prediction of a later chunk does not
+  count.
+- A customer without purchases has no sequence, and is not in training.
+
+Every step input comes from ``model_store.time_features.encode_steps``, which serving calls as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model_store import DNA_SIZE
+from model_store.dataset import Purchases
+from model_store.errors import TrainingError
+from model_store.time_features import TimeSpec, encode_history, encode_steps
+from offline.config import StyleLstmConfig
+from offline.models.style_lstm import LOSSES, Loss, StyleLstmNetwork
+from offline.negatives import NegativeSampler
+from offline.training import Rows
+from offline.validation import Window, auc, ranks
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+_READ_STEPS = 65_536  # steps in one batch of styles_at
+_SORTED_BATCHES = 16  # batches among which chunks are sorted by length, so that little is padding
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Training sequences of P purchases in S chunks.
+
+    Per purchase: ``customer``, ``article``, ``time`` int64 (P), ``run`` int64 (P): number of the stretch of one order
+    within which articles may change places; ``counts`` bool (P): whether its prediction contributes to the loss.
+    Chunk j is rows ``start[j] : start[j] + length[j]``.
+    """
+
+    customer: Int64
+    article: Int64
+    time: Int64
+    run: Int64
+    counts: NDArray[np.bool_]
+    start: Int64
+    length: Int64
+
+
+def make_sequences(purchases: Purchases, max_purchases: int) -> Sequences:
+    """Cut every customer's purchases into chunks, and mark what contributes."""
+    number = np.diff(purchases.offsets)
+    chunks = -(-number // max_purchases)  # per customer; none without purchases
+    within = np.arange(chunks.sum()) - np.repeat(np.cumsum(chunks) - chunks, chunks)
+    start = np.repeat(purchases.offsets[:-1], chunks) + within * max_purchases
+    length = np.minimum(np.repeat(purchases.offsets[1:], chunks) - start, max_purchases)
+    first_of_order = np.zeros(len(purchases), dtype=bool)
+    first_of_order[np.unique(purchases.order, return_index=True)[1]] = True
+    later_chunk = np.zeros(len(purchases), dtype=bool)
+    later_chunk[start[within > 0]] = True
+    # Purchases of one order can lie apart, another order between them: then each stretch is shuffled for itself.
+    run = np.cumsum(np.diff(purchases.order, prepend=-1) != 0)
+    return Sequences(
+        purchases.customer.astype(np.int64),
+        purchases.article.astype(np.int64),
+        purchases.timestamp,
+        run,
+        first_of_order & ~later_chunk,
+        start,
+        length,
+    )
+
+
+def shuffle_orders(sequences: Sequences, rng: np.random.Generator) -> Int64:
+    """Articles int64 (P) with those of each order in a new random order."""
+    # Runs are numbered in row order, so sorting by (run, random) moves articles within their run alone.
+    return sequences.article[np.lexsort((rng.random(len(sequences.run)), sequences.run))]
+
+
+class StyleLstmTraining(nn.Module):
+    """The LSTM below one of the losses of equation 2. ``forward`` gives (loss summed, number of predictions)."""
+
+    def __init__(self, network: StyleLstmNetwork, dna: Float32, loss: Loss):
+        super().__init__()
+        self.network, self._loss = network, loss
+        self.register_buffer("dna", torch.from_numpy(dna), persistent=False)
+
+    def forward(self, steps: Tensor, places: Tensor, bought: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """``steps`` (B, T, D); ``places`` int64 (S) into B·T; ``bought`` int64 (S), ``negatives`` int64 (S, n)."""
+        style = self.network(steps)[0].flatten(0, 1)[places]  # (S, 128)
+        dna = self.get_buffer("dna")
+        positive = (dna[bought] * style).sum(dim=-1)  # (S)
+        negative = (dna[negatives] @ style[:, :, None]).squeeze(-1)  # (S, n)
+        return self._loss(positive, negative).sum(), torch.tensor(float(len(places)), device=steps.device)
+
+
+class StyleLstmStage:
+    """Training of the style LSTM; its score is the AUC of the styles read at each first purchase in the window."""
+
+    def __init__(
+        self,
+        network: StyleLstmNetwork,
+        dna: Float32,
+        *,
+        sequences: Sequences,
+        negatives: NegativeSampler,
+        time_spec: TimeSpec,
+        config: StyleLstmConfig,
+        score: Callable[[StyleLstmNetwork], float],
+        name: str = "style_lstm",
+    ):
+        self.name = name
+        if not sequences.counts.any():
+            raise TrainingError("style_lstm: there is no purchase before the validation window to learn from")
+        self.lstm = network
+        self.network: nn.Module = StyleLstmTraining(network, dna, LOSSES[config.loss])
+        self._dna, self._sequences, self._negatives = dna, sequences, negatives
+        self._time_spec, self._config, self._score = time_spec, config, score
+        self._articles = sequences.article
+
+    def batches(self, epoch: int, rng: np.random.Generator) -> Sequence[Rows]:
+        """Chunks of like length together; the articles of each order are shuffled anew."""
+        del epoch
+        self._articles = shuffle_orders(self._sequences, rng)
+        return length_batches(self._sequences.length, self._config.batch, rng)
+
+    def batch(self, rows: Rows, rng: np.random.Generator, device: torch.device) -> tuple[Tensor, ...]:
+        seen = self._sequences
+        length = seen.length[rows]
+        offset = np.arange(int(length.max()))
+        inside = offset < length[:, None]  # (B, T)
+        index = np.where(inside, seen.start[rows][:, None] + offset, 0)  # (B, T) rows of purchases
+        contributes = inside & seen.counts[index]
+        places = np.flatnonzero(contributes)
+        now = index.reshape(-1)[places]
+        negatives, valid = self._negatives.draw(seen.customer[now], seen.time[now], self._config.negatives, rng)
+        drawn = (self._steps(index), places[valid], self._articles[now[valid]], negatives[valid])
+        steps, where, bought, others = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in drawn)
+        return steps, where, bought, others
+
+    def _steps(self, index: Int64) -> Float32:
+        first = np.broadcast_to(np.arange(index.shape[1]) == 0, index.shape)
+        before = np.where(first, 0, index - 1)
+        time = self._sequences.time
+        return encode_steps(self._time_spec, self._dna[self._articles[before]], time[before], time[index], first)
+
+    def validate(self) -> float:
+        return self._score(self.lstm)
+
+
+def length_batches(length: Int64, size: int, rng: np.random.Generator) -> list[Rows]:
+    """Rows in batches of ``size``: random, but sorted by length among any ``_SORTED_BATCHES`` batches."""
+    order = rng.permutation(len(length))
+    batches: list[Rows] = []
+    for low in range(0, len(order), size * _SORTED_BATCHES):
+        group = order[low : low + size * _SORTED_BATCHES]
+        group = group[np.argsort(length[group], kind="stable")]
+        batches += [group[start : start + size] for start in range(0, len(group), size)]
+    return [batches[index] for index in rng.permutation(len(batches))]
+
+
+# --- reading styles -------------------------------------------------------------------------------------------
+
+
+def styles_at(  # noqa: PLR0917
+    network: StyleLstmNetwork,
+    time_spec: TimeSpec,
+    dna: Float32,
+    purchases: Purchases,
+    customers: NDArray[np.integer],
+    times: NDArray[np.integer],
+) -> Float32:
+    """Style float32 (C, 128) of each customer at a time, from that customer's purchases before it (§2.5).
+
+    ``dna`` float32 (N, 128); ``customers`` (C) are indices into ``purchases.customer_ids``, −1 is somebody without
+    purchases; ``times`` (C) Unix seconds. The whole history counts, however long.
+    """
+    device = next(network.parameters()).device
+    histories = [_history_rows(purchases, int(who), int(when)) for who, when in zip(customers, times, strict=True)]
+    length = np.asarray([len(rows) + 1 for rows in histories], dtype=np.int64)
+    styles = np.zeros((len(customers), DNA_SIZE), dtype=np.float32)
+    network.eval()
+    with torch.inference_mode():
+        for chosen in _read_batches(length):
+            steps = np.zeros((len(chosen), int(length[chosen].max()), time_spec.step_size), dtype=np.float32)
+            for place, index in enumerate(chosen):
+                rows = histories[index]
+                steps[place, : length[index]] = encode_history(
+                    time_spec, dna[purchases.article[rows]], purchases.timestamp[rows], int(times[index])
+                )
+            output = network(torch.from_numpy(steps).to(device))[0]
+            last = torch.from_numpy(length[chosen] - 1).to(device)
+            styles[chosen] = output[torch.arange(len(chosen), device=device), last].float().cpu().numpy()
+    return styles
+
+
+def _history_rows(purchases: Purchases, customer: int, time: int) -> NDArray[np.int64]:
+    if customer < 0:
+        return np.zeros(0, dtype=np.int64)
+    low, high = int(purchases.offsets[customer]), int(purchases.offsets[customer + 1])
+    return np.arange(low, low + int(np.searchsorted(purchases.timestamp[low:high], time, side="left")))
+
+
+def _read_batches(length: Int64) -> list[Rows]:
+    """Customers of like length together, at most ``_READ_STEPS`` steps at a time, padding included."""
+    batches: list[Rows] = []
+    order = np.argsort(length, kind="stable")
+    start = 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or (end + 1 - start) * length[order[end]] > _READ_STEPS:
+            batches.append(order[start:end])
+            start = end
+    return batches
+
+
+def customer_index(purchases: Purchases, customers: Sequence[str]) -> Int64:
+    """Indices int64 (C) into ``purchases.customer_ids``, −1 for who is not there."""
+    known = {customer: index for index, customer in enumerate(purchases.customer_ids)}
+    return np.asarray([known.get(customer, -1) for customer in customers], dtype=np.int64)
+
+
+def window_score(
+    window: Window, time_spec: TimeSpec, dna: Float32, history: Purchases
+) -> Callable[[StyleLstmNetwork], float]:
+    """A function that gives a network's AUC in ``window``, with styles read from ``history``."""
+    index = customer_index(history, window.customers)
+    return lambda network: auc(
+        window, ranks(window, dna, styles_at(network, time_spec, dna, history, index, window.times))
+    )

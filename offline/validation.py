@@ -1,0 +1,110 @@
+"""How well a model ranks the purchases of a time window: what early stopping and the blend's weights go by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.dataset import Availability, Purchases
+from model_store.errors import TrainingError
+
+Float32 = NDArray[np.float32]
+_BLOCK = 64_000_000  # scores held at once
+
+
+@dataclass(frozen=True)
+class Window:
+    """The purchases of C customers inside a window, to be found among the articles in stock at some moment of it.
+
+    ``customers`` list (C): their ids; ``times`` int64 (C): each one's first purchase in the window, when their style is
+    read; ``candidates`` int64 (A): article numbers; ``row`` int64 (G), sorted, and ``target`` int64 (G): the purchases,
+    as indices into ``customers`` and ``candidates``. Purchases of articles that were never in stock are left out.
+    """
+
+    customers: list[str]
+    times: NDArray[np.int64]
+    candidates: NDArray[np.int64]
+    row: NDArray[np.int64]
+    target: NDArray[np.int64]
+
+
+def make_window(
+    purchases: Purchases,
+    availability: Availability,
+    start: int,
+    end: int,
+    *,
+    name: str,
+    most: int | None = None,
+    rng: np.random.Generator | None = None,
+) -> Window:
+    """The window start ≤ t < end, with at most ``most`` customers, drawn by ``rng``.
+
+    Raises TrainingError where nobody bought anything that was in stock in it; ``name`` is what the message calls it.
+    """
+    inside = purchases.between(start, end)
+    candidates = np.flatnonzero(availability.in_stock_between(start, end))
+    position = np.full(availability.articles, -1, dtype=np.int64)
+    position[candidates] = np.arange(len(candidates))
+    known = position[inside.article] >= 0
+    if not known.any():
+        raise TrainingError(
+            f"the {name} window {_day(start)} … {_day(end)} holds no purchase of an article in stock: "
+            "choose other days in [split], or a data set that reaches further"
+        )
+    customer, first_row, row = np.unique(inside.customer[known], return_index=True, return_inverse=True)
+    times, target = inside.timestamp[known][first_row], position[inside.article[known]]
+    if most is not None and len(customer) > most and rng is not None:
+        chosen = np.sort(rng.choice(len(customer), most, replace=False))
+        renumbered = np.full(len(customer), -1, dtype=np.int64)
+        renumbered[chosen] = np.arange(most)
+        kept = renumbered[row] >= 0
+        customer, times, row, target = customer[chosen], times[chosen], renumbered[row][kept], target[kept]
+    return Window([purchases.customer_ids[index] for index in customer], times, candidates, row, target)
+
+
+def ranks(
+    window: Window, dna: Float32, styles: Float32, bonus: Callable[[int, int], Float32] | None = None
+) -> NDArray[np.float64]:
+    """Rank of each purchase among the candidates, float64 (G), 1 = top; ties share the middle of their places.
+
+    ``dna`` float32 (N, 128) of all articles, ``styles`` float32 (C, 128). ``bonus`` gives what is added to f·d of the
+    customers low … high - 1: float32 (high - low, A).
+    """
+    result = np.empty(len(window.row), dtype=np.float64)
+    candidates = dna[window.candidates]
+    for low, high, purchases in _blocks(window):
+        scores = styles[low:high] @ candidates.T  # (block, A)
+        if bonus is not None:
+            scores += bonus(low, high)
+        for index in purchases:
+            row = scores[window.row[index] - low]
+            mine = row[window.target[index]]
+            result[index] = 0.5 + np.count_nonzero(row > mine) + 0.5 * np.count_nonzero(row == mine)
+    return result
+
+
+def _blocks(window: Window) -> Iterator[tuple[int, int, range]]:
+    """(first customer, end, their purchases), so many customers at a time that their scores fit in memory."""
+    size = max(_BLOCK // max(len(window.candidates), 1), 1)
+    for low in range(0, len(window.customers), size):
+        high = min(low + size, len(window.customers))
+        yield low, high, range(*np.searchsorted(window.row, [low, high]).tolist())
+
+
+def auc(window: Window, rank: NDArray[np.float64]) -> float:
+    """Area under the ROC of all purchases together (§3.4): the mean share of other candidates ranked below."""
+    return float(np.mean(1.0 - (rank - 1.0) / max(len(window.candidates) - 1, 1)))
+
+
+def discounted_gain(rank: NDArray[np.float64]) -> float:
+    """NDCG over the whole ranking with one relevant article each: mean of 1 / log2(1 + rank)."""
+    return float(np.mean(1.0 / np.log2(1.0 + rank)))
+
+
+def _day(time: int) -> str:
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d")
