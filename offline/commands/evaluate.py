@@ -1,0 +1,60 @@
+"""``modiste evaluate``: the paper's Table 1 and Figure 3 for a trained run, with intervals."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import orjson
+
+from model_store.dataset import DataSet
+from model_store.errors import InvalidConfig
+from model_store.records import parse_timestamp
+from offline.evaluation.backtest import Options, run_backtest
+from offline.evaluation.report import as_json, as_markdown, headline
+from offline.evaluation.roc import draw_roc
+from offline.progress import Console
+from offline.run import Run, default_run
+
+HELP = "measure a trained run against popularity on later purchases: report.md, report.json, roc.png"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="data set that the run was trained on")
+    parser.add_argument("--run", type=Path, metavar="DIR", help="trained run (default: var/runs/<data folder's name>)")
+    parser.add_argument("--report", type=Path, required=True, metavar="DIR", help="folder to write the report into")
+    parser.add_argument("--until", metavar="DATE", help="end of the window, exclusive (default: end of the data)")
+    parser.add_argument("--window-days", type=int, metavar="N", help="length of the window (default: from the cut-off)")
+    parser.add_argument("--bootstrap", type=int, default=1_000, metavar="N", help="resamples (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the bootstrap (default: 0)")
+
+
+def main(options: argparse.Namespace) -> None:
+    progress = Console()
+    chosen = _options(options)
+    data = DataSet.open(options.data)
+    run = Run(options.run or default_run(options.data))
+    result = run_backtest(data, run, chosen, progress)
+    report = as_json(result, data, run)
+    options.report.mkdir(parents=True, exist_ok=True)
+    draw_roc(options.report / "roc.png", result, headline(result), data.file.name)
+    (options.report / "report.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    (options.report / "report.md").write_text(as_markdown(result, data, run), encoding="utf-8")
+    run.save_json("evaluation", report)
+    for model, figures in headline(result).models.items():
+        value, low, high = (100 * part for part in figures["auc"])
+        progress.say(f"{model:>10}: AUC {value:.2f}% [{low:.2f}, {high:.2f}]")
+    progress.say(f"wrote {options.report / 'report.md'}, report.json and roc.png")
+
+
+def _options(options: argparse.Namespace) -> Options:
+    for name, value in (("--window-days", options.window_days), ("--bootstrap", options.bootstrap)):
+        if value is not None and value < 1:
+            raise InvalidConfig(f"{name}: must be 1 or more, not {value}")
+    if options.seed < 0:
+        raise InvalidConfig(f"--seed: must be 0 or more, not {options.seed}")
+    try:
+        until = None if options.until is None else parse_timestamp(options.until)
+    except ValueError as error:
+        raise InvalidConfig(f"--until: {error}") from None
+    return Options(until, options.window_days, options.bootstrap, options.seed)

@@ -1,0 +1,133 @@
+"""The backtest as a whole: a run and a data set in, figures with intervals out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from model_store.bundle import Blend
+from model_store.dataset import DataSet
+from model_store.errors import InvalidConfig
+from model_store.time_features import TimeSpec
+from offline.article_tables import load_networks
+from offline.evaluation.metrics import Estimate, Figures, Float64, Scorecard, bootstrap, estimate
+from offline.evaluation.rankings import COMPARED, StaticStyles, blended, personal, popularity, static_styles
+from offline.evaluation.ranks import Ranking, Ranks, rank
+from offline.evaluation.tables import Table, tables
+from offline.evaluation.window import Task, Window, choose_window, make_task
+from offline.progress import Progress
+from offline.run import Run, Split
+from offline.style_lstm import styles_at
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to evaluate. ``until`` (Unix seconds, exclusive) and ``days`` choose the window; else all after cut-off."""
+
+    until: int | None = None
+    days: int | None = None
+    samples: int = 1_000
+    """resamples of the bootstrap"""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """One table: figures per model and differences per pair, each field of ``Figures`` with its interval."""
+
+    table: Table
+    purchases: int
+    customers: int
+    candidates: int
+    models: dict[str, dict[str, Estimate]]
+    differences: dict[tuple[str, str], dict[str, Estimate]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a backtest found."""
+
+    task: Task
+    options: Options
+    rankings: Sequence[Ranking]
+    ranks: dict[str, Ranks]
+    """by model"""
+    tables: Sequence[TableResult]
+    static_unknown: int
+    """customers of the window whom the static model does not know"""
+
+
+def run_backtest(data: DataSet, run: Run, options: Options, progress: Progress) -> Result:
+    """Evaluate a trained run. Raises InvalidConfig, InvalidData or TrainingError in one line."""
+    window = _window(data, run, options)
+    task = make_task(data, window)
+    rankings, static = _rankings(task, run)
+    ranks = {}
+    for ranking in rankings:
+        with progress.bar(f"ranking: {ranking.name}", task.targets.customers) as bar:
+            ranks[ranking.name] = rank(ranking, task.targets, bar.advance)
+    return Result(task, options, rankings, ranks, _measure(task, ranks, options, progress), static.unknown)
+
+
+def _window(data: DataSet, run: Run, options: Options) -> Window:
+    split = run.load_model("split", Split)
+    if split.fingerprint != data.fingerprint:
+        raise InvalidConfig(
+            f"the run was trained on '{split.data_set}' with other content than {data.folder} has now: train it again"
+        )
+    return choose_window(data, split.cutoff, options.until, options.days)
+
+
+def _rankings(task: Task, run: Run) -> tuple[list[Ranking], StaticStyles]:
+    dna = run.load_arrays("article_dna")["dna"]
+    network = load_networks(run)[2]
+    trained = run.load_arrays("static")
+    static = static_styles(task.customer_ids, run.load_json("static_customers"), trained["style"])
+    style = styles_at(
+        network, run.load_model("time_spec", TimeSpec), dna, task.history, task.known_customer, task.first_sale
+    )
+    candidates = np.ascontiguousarray(dna[task.candidates])
+    weights = sum(weight.numel() for weight in network.parameters())
+    dynamic = personal("dynamic", weights, style, candidates)
+    rankings: list[Ranking] = [
+        popularity(task),
+        personal("static", trained["style"].size + trained["bias"].size, static.style, candidates),
+        dynamic,
+        blended(dynamic, task, run.load_model("blend", Blend)),
+    ]
+    return rankings, static
+
+
+def _measure(task: Task, ranks: dict[str, Ranks], options: Options, progress: Progress) -> list[TableResult]:
+    """Bootstrap all tables at once, so that every figure and difference sees the same resampled customers."""
+    chosen = [table for table in tables(task) if table.chosen.any()]
+    cards = [Scorecard(model.places(table.tiers, table.chosen)) for table in chosen for model in ranks.values()]
+    with progress.bar("bootstrap", options.samples) as bar:
+        values, sampled = bootstrap(cards, task.targets.customers, options.samples, options.seed, bar.advance)
+    shape = (len(chosen), len(ranks), len(Figures._fields))
+    values, sampled = values.reshape(shape), sampled.reshape(-1, *shape)
+    return [
+        _table_result(task, table, list(ranks), values[index], sampled[:, index]) for index, table in enumerate(chosen)
+    ]
+
+
+def _table_result(task: Task, table: Table, models: list[str], values: Float64, sampled: Float64) -> TableResult:
+    sizes = np.diff(task.targets.tier_ends, prepend=0)
+    row = {model: index for index, model in enumerate(models)}
+    return TableResult(
+        table,
+        int(table.chosen.sum()),
+        len(np.unique(task.targets.customer[table.chosen])),
+        int(sizes[list(table.tiers)].sum()),
+        {model: _named(values[index], sampled[:, index]) for model, index in row.items()},
+        {
+            (one, other): _named(values[row[one]] - values[row[other]], sampled[:, row[one]] - sampled[:, row[other]])
+            for one, other in COMPARED
+        },
+    )
+
+
+def _named(value: Float64, sampled: Float64) -> dict[str, Estimate]:
+    return dict(zip(Figures._fields, estimate(value, sampled), strict=True))

@@ -1,0 +1,101 @@
+"""The rankings that compete (Zalando 2017, §3.1–3.3), and the blend of two of them, which is what is served.
+
+All are sums f_ν · s_k + w_k · b_ν over candidates ν and customers k, so one class scores them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.bundle import Blend
+from model_store.popularity import trend_score
+from offline.evaluation.ranks import Float32
+from offline.evaluation.window import Task
+
+POPULARITY, STATIC, DYNAMIC, BLENDED = "popularity", "static", "dynamic", "blended"
+COMPARED = ((DYNAMIC, STATIC), (STATIC, POPULARITY), (BLENDED, DYNAMIC), (BLENDED, POPULARITY))
+"""Which differences are reported."""
+
+
+@dataclass(frozen=True)
+class LinearRanking:
+    """Scores style · dna + bonus, float32 (B, N)."""
+
+    name: str
+    parameters: int | None
+    style: Float32
+    """(K, F)"""
+    dna: Float32
+    """(N, F)"""
+    bonus: Float32
+    """(N), the same for every customer"""
+
+    def scores(self, customers: slice) -> Float32:
+        scores: Float32 = self.style[customers] @ self.dna.T
+        scores += self.bonus
+        return scores
+
+
+def popularity(task: Task) -> LinearRanking:
+    """Sales of the week before the window; articles that (re-)enter the inventory get the average (§3.1)."""
+    sales = np.where(task.entering, task.average_sales, task.sales).astype(np.float32)
+    nothing = np.zeros((task.targets.customers, 0), np.float32), np.zeros((len(sales), 0), np.float32)
+    return LinearRanking(POPULARITY, None, *nothing, sales)
+
+
+@dataclass(frozen=True)
+class StaticStyles:
+    """Styles s_k, float32 (K, 128), for the task's customers, and how many of those the static model did not know."""
+
+    style: Float32
+    unknown: int
+
+
+def static_styles(customer_ids: list[str], trained_ids: list[str], trained: Float32) -> StaticStyles:
+    """Each customer's trained style; a customer that the static model does not know gets the mean of all styles."""
+    row_of = {customer_id: row for row, customer_id in enumerate(trained_ids)}
+    rows = np.asarray([row_of.get(customer_id, -1) for customer_id in customer_ids], np.int64)
+    style = np.where((rows < 0)[:, None], trained.mean(axis=0), trained[rows]).astype(np.float32)
+    return StaticStyles(style, int(np.count_nonzero(rows < 0)))
+
+
+def personal(name: str, parameters: int, style: Float32, dna: Float32) -> LinearRanking:
+    """Scores f · s: the static model (§3.2) and the dynamic one (§3.3), by whose ``style`` float32 (K, 128) it is."""
+    return LinearRanking(name, parameters, style, dna, np.zeros(len(dna), np.float32))
+
+
+@dataclass(frozen=True)
+class BlendedRanking:
+    """What the service ranks by: f · d + trend · log(1 + sales of the week before the window).
+
+    A customer without purchases is ``cold`` (K): what sold that week comes first, best seller first, and what did not
+    sell follows by f · d.
+    """
+
+    dynamic: LinearRanking
+    trend: float
+    sales: Float32
+    """(N)"""
+    cold: NDArray[np.bool_]
+    name: str = BLENDED
+
+    @property
+    def parameters(self) -> int:
+        return (self.dynamic.parameters or 0) + 1
+
+    def scores(self, customers: slice) -> Float32:
+        """float32 (B, N)"""
+        scores = self.dynamic.scores(customers)
+        cold = self.cold[customers]
+        scores[~cold] += np.float32(self.trend) * trend_score(self.sales.astype(np.float64))
+        first = scores[cold].max(axis=1, keepdims=True) + 1.0  # (B cold, 1): above all that did not sell
+        scores[cold] = np.where(self.sales > 0, first + self.sales, scores[cold])
+        return scores
+
+
+def blended(dynamic: LinearRanking, task: Task, blend: Blend) -> BlendedRanking:
+    """The ranking that is served to this task's customers, by the dynamic model and the run's blend."""
+    return BlendedRanking(dynamic, blend.trend, task.sales.astype(np.float32), task.history_sizes == 0)

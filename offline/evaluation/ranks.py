@@ -1,0 +1,149 @@
+"""Positions of the purchased articles in each customer's ranking, by counting instead of sorting (Zalando 2017, §3.4).
+
+Letters beyond those of ``model_store``: K customers of the window, N candidates, P purchases (distinct pairs of
+customer and article). Candidates come in ``TIERS`` tiers, one block after the other; a table ranks some of the tiers,
+so that one pass of scoring serves all tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.errors import TrainingError
+
+Float32 = NDArray[np.float32]
+TIERS = 3
+_SCORES_AT_ONCE = 32_000_000  # 128 MB of float32
+
+
+class Ranking(Protocol):
+    """A model under test. ``parameters``: number of weights, None where there is nothing to learn."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def parameters(self) -> int | None: ...
+
+    def scores(self, customers: slice) -> Float32:
+        """Scores, float32 (B, N), of all candidates for B consecutive customers; higher is recommended earlier."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is to be found: P purchases, sorted by customer, among N candidates.
+
+    ``offsets`` int64 (K + 1): customer k's are the rows offsets[k]:offsets[k + 1]; ``candidate`` int64 (P), position
+    among the candidates; ``tier_ends`` int64 (TIERS): the candidates of tier j end before tier_ends[j].
+    """
+
+    offsets: NDArray[np.int64]
+    candidate: NDArray[np.int64]
+    tier_ends: NDArray[np.int64]
+
+    @property
+    def customers(self) -> int:
+        """K."""
+        return len(self.offsets) - 1
+
+    @property
+    def candidates(self) -> int:
+        """N."""
+        return int(self.tier_ends[-1])
+
+    @property
+    def customer(self) -> NDArray[np.int64]:
+        """(P) customer of each purchase."""
+        return np.repeat(np.arange(self.customers), np.diff(self.offsets))
+
+    @property
+    def tier(self) -> NDArray[np.int64]:
+        """(P) tier of each purchased article."""
+        return np.searchsorted(self.tier_ends, self.candidate, side="right")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where P' purchased articles stand in one candidate set.
+
+    ``above`` int64 (P'): candidates with a strictly higher score; ``tied`` int64 (P'): candidates with the same score,
+    the article itself included; ``auc`` float64 (P'): share of the candidates which the customer did not buy that
+    score lower, ties counting half (½ where the customer bought all candidates).
+    """
+
+    customer: NDArray[np.int64]
+    above: NDArray[np.int64]
+    tied: NDArray[np.int64]
+    auc: NDArray[np.float64]
+
+
+class Ranks:
+    """One model's counts for all P purchases, tier by tier; a candidate set is any union of tiers."""
+
+    def __init__(self, targets: Targets):
+        shape = (len(targets.candidate), TIERS)
+        self._targets = targets
+        self._above, self._tied = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        self._bought_above, self._bought_tied = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+
+    def count(self, customer: int, row: Float32) -> None:
+        """Enter one customer's ranking: the scores ``row``, float32 (N), of all candidates."""
+        own = slice(self._targets.offsets[customer], self._targets.offsets[customer + 1])
+        bought, bounds = self._targets.candidate[own], [0, *self._targets.tier_ends.tolist()]
+        scores = row[bought]
+        blocks = [slice(low, high) for low, high in pairwise(bounds)]
+        for index, score in enumerate(scores, own.start):
+            higher, equal = row > score, row == score
+            self._above[index] = [np.count_nonzero(higher[block]) for block in blocks]
+            self._tied[index] = [np.count_nonzero(equal[block]) for block in blocks]
+        in_tier = np.eye(TIERS, dtype=np.int64)[np.searchsorted(bounds[1:], bought, side="right")]  # (m, TIERS)
+        self._bought_above[own] = (scores[None, :] > scores[:, None]) @ in_tier
+        self._bought_tied[own] = (scores[None, :] == scores[:, None]) @ in_tier
+
+    def places(self, tiers: Sequence[int], chosen: NDArray[np.bool_]) -> Places:
+        """Places of the ``chosen`` (P) purchases, whose articles must lie in ``tiers``, among the candidates there."""
+        columns = list(tiers)
+        above, tied, bought_above, bought_tied = (
+            counts[chosen][:, columns].sum(axis=1)
+            for counts in (self._above, self._tied, self._bought_above, self._bought_tied)
+        )
+        others = self._others(columns)[chosen]
+        lower = others - (above - bought_above) - (tied - bought_tied) / 2
+        auc = np.where(others > 0, lower / np.maximum(others, 1), 0.5)
+        return Places(self._targets.customer[chosen], above, tied, auc)
+
+    def _others(self, columns: list[int]) -> NDArray[np.int64]:
+        """(P) number of candidates that the purchase's customer did not buy."""
+        targets = self._targets
+        sizes = np.diff(targets.tier_ends, prepend=0)[columns].sum()
+        inside = np.isin(targets.tier, columns)
+        bought = np.bincount(targets.customer[inside], minlength=targets.customers)
+        others: NDArray[np.int64] = (sizes - bought)[targets.customer]
+        return others
+
+
+def rank(ranking: Ranking, targets: Targets, advance: Callable[[int], None]) -> Ranks:
+    """Rank all targets. ``advance`` hears how many customers were done.
+
+    Memory stays bounded: the scores of a few customers at a time. Raises TrainingError where a score is not finite.
+    """
+    ranks = Ranks(targets)
+    for customers in _chunks(targets):
+        scores = ranking.scores(customers)
+        if not np.isfinite(scores).all():
+            raise TrainingError(f"{ranking.name}: scores are not finite (NaN or overflow): train the model again")
+        for customer, row in enumerate(scores, customers.start):
+            ranks.count(customer, row)
+        advance(len(scores))
+    return ranks
+
+
+def _chunks(targets: Targets) -> Iterator[slice]:
+    size = max(1, _SCORES_AT_ONCE // targets.candidates)
+    for start in range(0, targets.customers, size):
+        yield slice(start, min(start + size, targets.customers))

@@ -1,0 +1,212 @@
+"""A backtest's result as JSON and as Markdown: what was measured, on what, and by which rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from model_store.dataset import DataSet
+from offline.config import Config
+from offline.evaluation.backtest import Result, TableResult
+from offline.evaluation.metrics import Estimate
+from offline.evaluation.tables import ALL
+from offline.run import Run, Split
+
+_BETRAYED = 0.9
+_WHOLE = {"cover_10", "cover_50", "cover_90"}
+_PERCENT = {"auc", "recall_10", "recall_100"}
+
+
+def stock_tells_sales(result: Result) -> bool:
+    """Whether nearly every never-sold candidate was bought: then being a candidate gives away the answer."""
+    new, bought = result.task.new_candidates, result.task.new_candidates_bought
+    return new > 0 and bought >= _BETRAYED * new
+
+
+def headline(result: Result) -> TableResult:
+    """The table that speaks for the whole: all purchases, or known articles where stock gives new ones away."""
+    names = {one.table.name: one for one in result.tables}
+    return names.get("known", names[ALL]) if stock_tells_sales(result) else names[ALL]
+
+
+def as_json(result: Result, data: DataSet, run: Run) -> dict[str, Any]:
+    """Everything, as plain values; NaN becomes None."""
+    task, options = result.task, result.options
+    return {
+        "format": 1,
+        "data_set": {**data.file.model_dump(), "fingerprint": data.fingerprint},
+        "run": run.folder.resolve().name,
+        "config": run.load_model("config", Config).model_dump(mode="json"),
+        "seed": options.seed,
+        "bootstrap": options.samples,
+        "cutoff": _date(run.load_model("split", Split).cutoff),
+        "window": {"start": _date(task.window.start), "until": _date(task.window.until)},
+        "customers": task.targets.customers,
+        "customers_without_history": int((task.history_sizes == 0).sum()),
+        "customers_unknown_to_static": result.static_unknown,
+        "purchases": len(task.targets.candidate),
+        "repeated_purchases": task.repeated,
+        "purchases_out_of_stock": task.out_of_stock,
+        "candidates": task.targets.candidates,
+        "new_candidates": task.new_candidates,
+        "new_candidates_bought": task.new_candidates_bought,
+        "stock_tells_sales": stock_tells_sales(result),
+        "headline": headline(result).table.name,
+        "parameters": {ranking.name: ranking.parameters for ranking in result.rankings},
+        "tables": {one.table.name: _table_json(one) for one in result.tables},
+    }
+
+
+def _date(time: int) -> str:
+    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _table_json(one: TableResult) -> dict[str, Any]:
+    return {
+        "title": one.table.title,
+        "purchases": one.purchases,
+        "customers": one.customers,
+        "candidates": one.candidates,
+        "models": {model: _figures_json(figures) for model, figures in one.models.items()},
+        "differences": {f"{a} - {b}": _figures_json(figures) for (a, b), figures in one.differences.items()},
+    }
+
+
+def _figures_json(figures: dict[str, Estimate]) -> dict[str, dict[str, float | None]]:
+    return {
+        name: {part: None if math.isnan(value) else value for part, value in figure._asdict().items()}
+        for name, figure in figures.items()
+    }
+
+
+def as_markdown(result: Result, data: DataSet, run: Run) -> str:
+    """The report that people read; ``roc.png`` lies beside it."""
+    return "\n\n".join(
+        [
+            f"# {data.file.name}: backtest of run `{run.folder.resolve().name}`",
+            _summary(result),
+            _facts(result, data, run),
+            "![ROC of all rankings](roc.png)",
+            *(_table_markdown(result, one) for one in result.tables),
+            _RULES,
+        ]
+    )
+
+
+def _summary(result: Result) -> str:
+    one = headline(result)
+    found = ", ".join(f"{model} {_show('auc', figures['auc'])}" for model, figures in one.models.items())
+    text = f"**AUC ({one.table.title[0].lower() + one.table.title[1:]}): {found}.**"
+    if stock_tells_sales(result):
+        text += (
+            f"\n\n> **Caution.** {result.task.new_candidates_bought:,} of the {result.task.new_candidates:,} "
+            "candidates never sold before the window were bought in it: this data set's stock is known from its sales. "
+            'In tables that rank new articles among all others, "never sold" tells the answer. Fair are those of known '
+            "articles, of recent articles, and of new articles among themselves."
+        )
+    return text
+
+
+def _facts(result: Result, data: DataSet, run: Run) -> str:
+    task, config = result.task, run.load_model("config", Config)
+    split = run.load_model("split", Split)
+    rows = [
+        ("data set", f"{data.file.name}{' (simulated)' if data.file.synthetic else ''}, `{data.fingerprint[:12]}`"),
+        ("stock", data.file.stock or "as the availability table says"),
+        (
+            "window",
+            f"{_date(task.window.start)} to {_date(task.window.until)}; cut-off of training {_date(split.cutoff)}",
+        ),
+        ("customers", _customers(result)),
+        ("purchases", _purchases(result)),
+        ("candidates", f"{task.targets.candidates:,} articles, {task.new_candidates:,} of them never sold before"),
+        ("seeds", f"training {config.seed}, bootstrap {result.options.seed} ({result.options.samples:,} resamples)"),
+    ]
+    return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
+
+
+def _customers(result: Result) -> str:
+    without = int((result.task.history_sizes == 0).sum())
+    return (
+        f"{result.task.targets.customers:,}; {without:,} without an earlier purchase, "
+        f"{result.static_unknown:,} unknown to the static model"
+    )
+
+
+def _purchases(result: Result) -> str:
+    task = result.task
+    return (
+        f"{len(task.targets.candidate):,} pairs of customer and article; beyond them {task.repeated:,} repeats within "
+        f"the window and {task.out_of_stock:,} of articles not in stock in it"
+    )
+
+
+def _table_markdown(result: Result, one: TableResult) -> str:
+    parameters = {ranking.name: ranking.parameters for ranking in result.rankings}
+    figures = [
+        [model, *_cells(values), "–" if parameters[model] is None else f"{parameters[model]:,}"]
+        for model, values in one.models.items()
+    ]
+    differences = [
+        [f"{a} − {b}", *(_signed(name, values[name]) for name in ("auc", "recall_10", "mrr"))]
+        for (a, b), values in one.differences.items()
+    ]
+    heading = f"## {one.table.title}\n\n{one.purchases:,} purchases of {one.customers:,} customers, "
+    heading += f"{one.candidates:,} candidates. Brackets: 95% intervals."
+    head = ["model", "AUC %", "for 10%", "for 50%", "for 90%", "Recall@10 %", "Recall@100 %", "MRR", "parameters"]
+    return "\n\n".join(
+        [heading, _grid(head, figures), _grid(["difference", "AUC points", "Recall@10 points", "MRR"], differences)]
+    )
+
+
+def _cells(values: dict[str, Estimate]) -> list[str]:
+    order = ("auc", "cover_10", "cover_50", "cover_90", "recall_10", "recall_100", "mrr")
+    return [_show(name, values[name]) for name in order]
+
+
+def _grid(head: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _show(name: str, figure: Estimate) -> str:
+    if math.isnan(figure.value):
+        return "–"
+    if name in _WHOLE:
+        return f"{figure.value:,.0f} [{figure.low:,.0f}, {figure.high:,.0f}]"
+    scale, digits = (100, 2) if name in _PERCENT else (1, 4)
+    value, low, high = (part * scale for part in figure)
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _signed(name: str, figure: Estimate) -> str:
+    """A difference; bold where its interval leaves out zero."""
+    if math.isnan(figure.value):
+        return "–"
+    scale, digits = (100, 2) if name in _PERCENT else (1, 4)
+    value, low, high = (part * scale for part in figure)
+    text = f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+_RULES = """## How it was measured
+
+The protocol of Zalando 2017, §3, split by time. Every article in stock at some moment of the window is ranked for each
+customer with a purchase in it, at the time of that customer's first one, from what was known when the window started.
+
+- **popularity**: sales of the 7 days before the window; an article that (re-)enters the inventory during it gets the
+  average of those sales over the articles that were then in stock. **static**: f·s; a customer unknown to the static
+  model gets the mean of all its styles. **dynamic**: f·d, d read at the customer's first purchase in the window.
+  **blended**: f·d + w·log(1 + sales of those 7 days), w fitted on validation data; as in the service, a customer
+  without purchases gets what sold those 7 days first, the rest by f·d. Articles already bought are not taken out.
+- **AUC**: mean over purchases of the share of articles not bought by the customer that rank lower, ties counting half.
+  **for 10% …**: number of recommendations that cover this share of the purchases (equation 4). **Recall@n**: share of
+  the purchases within the first n. **MRR**: mean of 1 / rank. **parameters**: weights beyond Fashion DNA's network,
+  which static, dynamic and blended share.
+- Articles with equal scores: each figure is its expectation over all orders of them. An article that a customer buys
+  twice in the window counts once.
+- Intervals: 95%, bootstrap over customers (percentiles). All models and differences see the same resamples; a
+  difference in bold has an interval without zero.
+"""

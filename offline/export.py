@@ -1,0 +1,147 @@
+"""From a trained run to a published bundle: gathers what ``offline.bundling`` writes and checks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.article_features import ArticleSpec, article_fingerprint
+from model_store.bundle import Blend, Bundle, DataSetCard, Manifest, set_current
+from model_store.dataset import DataSet, Purchases
+from model_store.errors import InvalidConfig
+from model_store.golden import GoldenArticle, GoldenCases, GoldenCustomer, GoldenPurchase, golden_article
+from model_store.records import Article
+from model_store.time_features import TimeSpec
+from offline.article_tables import load_networks
+from offline.bundling import Catalogue, Contents, Networks, RawArticle, write_bundle
+from offline.config import Config
+from offline.progress import Progress
+from offline.run import Run, Split
+
+DAY = 86_400
+_PROBES = 64  # real articles on which torch, graphs and table are held against each other
+_GOLDEN_ARTICLES, _GOLDEN_PURCHASES = 4, 20
+_GOLDEN_HISTORIES = (1, 2, 5, 100)  # the customers whose number of purchases comes closest to these
+
+
+def export(run: Run, data: DataSet, store: Path, version: str, *, created: str, progress: Progress) -> Bundle:
+    """Publish ``run`` as ``<store>/<version>`` and make it CURRENT; ``created`` is an ISO 8601 time.
+
+    Whatever goes wrong, store and CURRENT stay as they were. Raises InvalidConfig where run and data set do not belong
+    together or the run is incomplete, InvalidBundle where graphs and networks disagree.
+    """
+    contents = gather(run, data, version, created=created, progress=progress)
+    progress.say("writing graphs, and checking them against the networks")
+    bundle = write_bundle(store, contents)
+    set_current(store, version)
+    return bundle
+
+
+def default_version(run: Run, now: datetime) -> str:
+    """UTC date and time, and the first digits of a hash over the run's weights: ``20261122-081500-3fa9c1``."""
+    digest = hashlib.sha256()
+    for name in ("fashion_dna.safetensors", "style_lstm.safetensors"):
+        digest.update(run.existing(name).read_bytes())
+    return f"{now:%Y%m%d-%H%M%S}-{digest.hexdigest()[:6]}"
+
+
+def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Progress) -> Contents:
+    """All that goes into the bundle of a run."""
+    split = run.load_model("split", Split)
+    if split.fingerprint != data.fingerprint:
+        raise InvalidConfig(
+            f"the run was trained on '{split.data_set}' with other content than {data.folder} has now: train it again"
+        )
+    dna = run.load_arrays("article_dna")["dna"]
+    catalogue = Catalogue(data.article_ids, _fingerprints(data, progress), dna)
+    purchases = data.purchases(known_at=split.cutoff)
+    manifest = Manifest(
+        version=version,
+        created=created,
+        data_set=_card(data, split, purchases),
+        article_spec=run.load_model("article_spec", ArticleSpec),
+        time_spec=run.load_model("time_spec", TimeSpec),
+        blend=run.load_model("blend", Blend),
+        image_encoder=run.existing("residual/source.txt").read_text(encoding="utf-8").strip(),
+        parameters={"static": sum(array.size for array in run.load_arrays("static").values())},
+        metrics=run.load_json("evaluation") if run.has("evaluation.json") else {},
+        config=run.load_model("config", Config).model_dump(mode="json"),
+    )
+    probes = list(_raw_articles(data, _probe_rows(len(data.article_ids))))
+    golden = GoldenCases(
+        articles=tuple(golden_articles(probes)), customers=tuple(golden_customers(data, purchases, split.cutoff))
+    )
+    return Contents(manifest, Networks(*load_networks(run)), catalogue, golden, probes)
+
+
+def _card(data: DataSet, split: Split, purchases: Purchases) -> DataSetCard:
+    return DataSetCard(
+        name=data.file.name,
+        fingerprint=data.fingerprint,
+        cutoff=split.cutoff,
+        articles=len(data.article_ids),
+        customers=len(purchases.customer_ids),
+        purchases=len(purchases),
+    )
+
+
+def _fingerprints(data: DataSet, progress: Progress) -> list[str]:
+    fingerprints = []
+    with progress.bar("fingerprints of articles", len(data.article_ids)) as bar:
+        for article in data.articles():
+            fingerprints.append(article_fingerprint(article, data.image(article)))
+            bar.advance()
+    return fingerprints
+
+
+def _probe_rows(articles: int) -> list[int]:
+    rng = np.random.default_rng(0)
+    return sorted(rng.choice(articles, min(_PROBES, articles), replace=False).tolist())
+
+
+def _raw_articles(data: DataSet, rows: Sequence[int]) -> Iterator[RawArticle]:
+    wanted = set(rows)
+    for row, article in enumerate(data.articles()):
+        if row in wanted:
+            yield RawArticle(article, data.image(article))
+
+
+def golden_articles(probes: Sequence[RawArticle]) -> Iterator[GoldenArticle]:
+    """Some articles as they are, and the fullest of them without price, without materials, without picture, bare."""
+    fullest = max(probes, key=_completeness)
+    chosen = [fullest, *(one for one in probes if one is not fullest)][:_GOLDEN_ARTICLES]
+    for one in chosen:
+        yield golden_article(one.article.article_id, one.article, one.image)
+    article, image, name = fullest.article, fullest.image, fullest.article.article_id
+    yield golden_article(f"{name} without price", article.model_copy(update={"price": None}), image)
+    yield golden_article(f"{name} without materials", article.model_copy(update={"materials": {}}), image)
+    yield golden_article(f"{name} without picture", article.model_copy(update={"image": None}), None)
+    bare = Article(article_id=article.article_id, title=article.title, category=article.category)
+    yield golden_article(f"{name} bare", bare, None)
+
+
+def _completeness(one: RawArticle) -> int:
+    return (one.image is not None) + (one.article.price is not None) + bool(one.article.materials)
+
+
+def golden_customers(data: DataSet, purchases: Purchases, read_time: int) -> Iterator[GoldenCustomer]:
+    """Somebody without purchases, and histories of several lengths, read at ``read_time``."""
+    yield GoldenCustomer(name="without purchases", purchases=(), read_time=read_time)
+    sizes = np.diff(purchases.offsets)
+    for customer in dict.fromkeys(int(np.argmin(np.abs(sizes - size))) for size in _GOLDEN_HISTORIES if len(sizes)):
+        rows = np.arange(purchases.offsets[customer], purchases.offsets[customer + 1])[-_GOLDEN_PURCHASES:]
+        yield GoldenCustomer(
+            name=f"{len(rows)} purchases", purchases=_golden_purchases(data, purchases, rows), read_time=read_time
+        )
+
+
+def _golden_purchases(data: DataSet, purchases: Purchases, rows: NDArray[np.int64]) -> tuple[GoldenPurchase, ...]:
+    return tuple(
+        GoldenPurchase(article_id=data.article_ids[article], timestamp=time)
+        for article, time in zip(purchases.article[rows].tolist(), purchases.timestamp[rows].tolist(), strict=True)
+    )
