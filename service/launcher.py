@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -141,6 +142,12 @@ class Launcher:
 
     def _serve(self, listener: socket.socket, url: str, server: embedded.EmbeddedRedis | None) -> None:
         port = listener.getsockname()[1]
+        with tempfile.TemporaryDirectory(prefix="modiste-metrics-") as metrics:
+            if self.settings.workers > 1:  # any worker then answers /metrics for all
+                self.environment = {"PROMETHEUS_MULTIPROC_DIR": metrics, **self.environment}
+            self._run_workers(listener, url, server, port)
+
+    def _run_workers(self, listener: socket.socket, url: str, server: embedded.EmbeddedRedis | None, port: int) -> None:
         try:
             welcome.say(f"starting {self.settings.workers} worker{'s' if self.settings.workers > 1 else ''}")
             for _ in range(self.settings.workers):

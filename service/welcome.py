@@ -13,14 +13,14 @@ from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from model_store.errors import InvalidConfig
+from service.catalogue.redis_store import ARTICLES, PREFIX
 from service.errors import StoreUnavailable
 from service.settings import variable
 from service.state.connection import Client, connect, translated_errors
 
 Answer = TypeVar("Answer")
 
-SEEDING = "modiste:{catalogue}:seeding"
-ARTICLES = "modiste:{catalogue}:articles"
+SEEDING = f"{PREFIX}seeding"
 _LOGS = "modiste:{*}:log"
 _TIMEOUT = 5.0  # seconds
 

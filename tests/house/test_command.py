@@ -100,4 +100,3 @@ def test_wrong_use_is_status_2(words: list[str], command: Callable[..., None]) -
     with pytest.raises(SystemExit) as ending:
         modiste.main(words)
     assert ending.value.code == 2
-

@@ -1,0 +1,166 @@
+"""A load generator: raw HTTP/1.1 over kept-alive connections, asyncio + uvloop + httptools, a process of its own.
+
+Two ways to load. *Closed*: every connection sends its next request as soon as it has the answer: how much is possible.
+*Open*: requests are due at fixed moments, and a latency counts from the moment a request was due, so that a server
+that stalls is charged for all who would have waited (no coordinated omission).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import httptools
+import numpy as np
+import orjson
+import uvloop
+
+
+@dataclass(frozen=True)
+class Load:
+    """What to send where. ``rate`` in requests per second, or None for a closed loop; ``seconds`` after ``warm_up``."""
+
+    port: int
+    requests: tuple[str, ...]
+    """Raw HTTP requests, sent in turn."""
+    connections: int = 16
+    seconds: float = 5.0
+    warm_up: float = 1.0
+    rate: float | None = None
+    host: str = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came back: answers per second, latencies in milliseconds, answers by status, and lost connections."""
+
+    per_second: float
+    p50: float
+    p90: float
+    p99: float
+    statuses: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> int:
+        """Answers other than 200."""
+        return sum(count for status, count in self.statuses.items() if status != "200")
+
+
+def get(path: str) -> str:
+    """A raw GET request."""
+    return f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n"
+
+
+def post(path: str, body: bytes) -> str:
+    """A raw POST of JSON."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head + body.decode("latin-1")
+
+
+async def measure(load: Load) -> Measured:
+    """Run ``load`` in a process of its own, so that it shares no interpreter with what it measures."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "service.bench.load", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate(orjson.dumps(asdict(load)))
+    if process.returncode != 0:
+        raise RuntimeError(f"the load generator ended with status {process.returncode}")
+    return Measured(**orjson.loads(output))
+
+
+class _Generator:
+    def __init__(self, load: Load):
+        self.load = load
+        self.latencies: list[float] = []
+        self.statuses: Counter[str] = Counter()
+        self.idle: asyncio.Queue[_Connection] = asyncio.Queue()
+        self.counting = self.stopped = False
+        self._requests: Sequence[bytes] = [request.encode("latin-1") for request in load.requests]
+        self._next = 0
+
+    def request(self) -> bytes:
+        self._next += 1
+        return self._requests[self._next % len(self._requests)]
+
+    async def run(self) -> Measured:
+        loop = asyncio.get_running_loop()
+        for _ in range(self.load.connections):
+            await loop.create_connection(lambda: _Connection(self), self.load.host, self.load.port)
+        sender = loop.create_task(self._send_on_time()) if self.load.rate else None
+        await asyncio.sleep(self.load.warm_up)
+        self.counting, start = True, time.perf_counter()
+        await asyncio.sleep(self.load.seconds)
+        self.counting, duration = False, time.perf_counter() - start
+        self.stopped = True
+        if sender is not None:
+            sender.cancel()
+        p50, p90, p99 = np.percentile(self.latencies or [np.nan], [50, 90, 99]) * 1e3
+        return Measured(len(self.latencies) / duration, float(p50), float(p90), float(p99), dict(self.statuses))
+
+    async def _send_on_time(self) -> None:
+        assert self.load.rate is not None
+        due = time.perf_counter()
+        while True:
+            due += 1 / self.load.rate
+            wait = due - time.perf_counter()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            (await self.idle.get()).send(due)
+
+    def answered(self, connection: _Connection, status: int, since: float) -> None:
+        if self.counting:
+            self.latencies.append(time.perf_counter() - since)
+            self.statuses[str(status)] += 1
+        if self.load.rate:
+            self.idle.put_nowait(connection)
+        elif not self.stopped:
+            connection.send(time.perf_counter())
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, generator: _Generator):
+        self._generator = generator
+        self._transport: Any = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._since = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        if self._generator.load.rate:
+            self._generator.idle.put_nowait(self)
+        else:
+            self.send(time.perf_counter())
+
+    def send(self, since: float) -> None:
+        self._since = since
+        self._transport.write(self._generator.request())
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        self._parser = httptools.HttpResponseParser(self)
+        self._generator.answered(self, status, self._since)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._generator.counting:
+            self._generator.statuses[f"lost: {error or 'closed'}"] += 1
+
+
+def main() -> None:
+    """Read one Load as JSON from stdin, write what was measured as JSON to stdout."""
+    load = Load(**orjson.loads(sys.stdin.buffer.read()))
+    measured = uvloop.run(_Generator(load).run())
+    sys.stdout.buffer.write(orjson.dumps(asdict(measured), option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+if __name__ == "__main__":
+    main()

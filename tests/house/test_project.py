@@ -1,0 +1,137 @@
+"""pyproject, constraints, Makefile and .ci/run say the same thing."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from model_store.errors import InvalidConfig
+from model_store.graphs import check_runtime
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    lines = [
+        line for line in (ROOT / "requirements/constraints.txt").read_text().splitlines() if not line.startswith("#")
+    ]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._]+", line) for line in lines), (
+        "exact versions, nothing local"
+    )
+    return {canonical(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_cpu_and_gpu_builds_exclude_each_other(project: dict[str, Any]) -> None:
+    extras = project["project"]["optional-dependencies"]
+    names = {extra: {Requirement(text).name for text in extras[extra]} for extra in ("cpu", "gpu")}
+    assert not names["cpu"] & names["gpu"]
+    assert [{"extra": "cpu"}, {"extra": "gpu"}] in project["tool"]["uv"]["conflicts"]
+    for extra, requirements in extras.items():
+        if extra not in names:
+            assert not (names["cpu"] | names["gpu"]) & {Requirement(text).name for text in requirements}
+
+
+@pytest.mark.parametrize("intruder", ["onnxruntime-gpu", "faiss-gpu-cu12"])
+def test_an_environment_with_both_builds_is_refused(
+    intruder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_runtime()
+    metadata = tmp_path / f"{intruder.replace('-', '_')}-9.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {intruder}\nVersion: 9\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InvalidConfig, match=f"{intruder} are both installed and exclude each other"):
+        check_runtime()
+
+
+def test_the_service_needs_no_torch(project: dict[str, Any]) -> None:
+    extras = project["project"]["optional-dependencies"]
+    for texts in (project["project"]["dependencies"], extras["service"], extras["cpu"], extras["gpu"]):
+        assert not {Requirement(text).name for text in texts} & {"torch", "transformers", "onnx"}
+
+
+def test_every_requirement_is_pinned_within_its_bounds(project: dict[str, Any], pins: dict[str, str]) -> None:
+    extras = project["project"]["optional-dependencies"].values()
+    for text in [*project["project"]["dependencies"], *(text for extra in extras for text in extra)]:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pins[canonical(requirement.name)]), text
+
+
+def test_no_file_names_a_package_index() -> None:
+    for name in ("requirements/constraints.txt", "Makefile", "Dockerfile", "pyproject.toml", ".ci/run"):
+        assert not re.search(r"index-url|find-links|://[^ ]*(pypi|simple)", (ROOT / name).read_text()), name
+
+
+def make(*arguments: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MODISTE_", "MAKE"))}
+    result = subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return result.stdout
+
+
+def test_make_help_lists_every_target() -> None:
+    listed = set(re.findall(r"^make (\w+)", make("help"), re.MULTILINE))
+    assert listed == {"help", "serve", "test", "check", "bench", "clean"}
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert phony is not None
+    assert listed | {"preflight"} == set(phony.group(1).split())
+
+
+def test_what_make_runs_are_commands_that_exist() -> None:
+    import modiste
+
+    text = (ROOT / "Makefile").read_text()
+    used = set(re.findall(r"\$\(BIN\)/modiste (\w+)", text))
+    assert used == {"shop", "train", "export", "serve", "bench"}
+    assert used <= modiste.COMMANDS.keys()
+
+
+def serve_plan(*settings: str) -> str:
+    """What `make serve` would run, the environment being installed."""
+    return make("--dry-run", "--old-file=.venv/.installed-cpu", "serve", *settings)
+
+
+def test_serve_looks_at_settings_before_it_trains(tmp_path: Path) -> None:
+    plan = serve_plan(f"MODISTE_STORE={tmp_path}", f"SHOP={tmp_path / 'shop'}")
+    steps = re.findall(r"modiste (serve --check|\w+)", plan)
+    assert steps == ["serve --check", "shop", "train", "export", "serve"]
+
+
+def test_serve_takes_a_live_bundle_of_a_named_store_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "CURRENT").write_text("one\n")
+    steps = re.findall(r"modiste (serve --check|\w+)", serve_plan(f"MODISTE_STORE={tmp_path}"))
+    assert steps[0] == "serve --check"
+    assert "train" not in steps
+    assert steps[-1] == "serve"
+
+
+def test_ci_runs_the_checks_then_the_suite() -> None:
+    script = ROOT / ".ci/run"
+    assert os.access(script, os.X_OK)
+    lines = script.read_text().splitlines()
+    assert lines.index("make check") < lines.index("make test")
+    assert "set -eu" in lines
+
+
+def test_the_walls_stand() -> None:
+    """The import contracts, torch among them; `make check` runs the same."""
+    lint = Path(sys.executable).with_name("lint-imports")
+    result = subprocess.run([lint, "--no-logo", "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
