@@ -1,0 +1,227 @@
+"""Sales per UTC day, shared by all workers, and the trend that follows from them.
+
+    modiste:{trend}:<day>      HASH   article id → sales less returns of that day (Unix time // 86,400)
+    modiste:{trend}:days       ZSET   days that sold anything, scored by themselves
+    modiste:{trend}:versions   HASH   day → number of times that it was written, so that only what changed is read again
+
+Counts are for ranking, not for accounts: a sale whose acknowledgement was lost in a crash may be missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from service.engine.trending import DAY, NO_TREND, TrendSnapshot, TrendWindow, snapshot_of, trend_window
+from service.errors import StoreUnavailable
+from service.events import Sale
+from service.state.connection import Client, translated_errors
+from service.state.redis_store import Script
+
+log = logging.getLogger(__name__)
+
+HOUR = 3_600  # seconds
+REFRESH = 0.4
+"""Seconds after which the present trend is read again behind the answers' back."""
+STALE = 0.9
+"""Seconds after which an answer waits for that: so every worker's sales count everywhere within a second."""
+KEPT_TRENDS = 64
+"""Windows of the past whose trend is kept in memory, the least lately used first to go; and days twice as many."""
+
+PREFIX = "modiste:{trend}:"
+DAYS, VERSIONS = PREFIX + "days", PREFIX + "versions"
+WRITE_COUNTS = 1_000
+"""Counts that one script is given at once, so that none keeps other clients of Redis waiting for long."""
+
+_ADD = Script("""
+local counts, days, versions, day, sold = KEYS[1], KEYS[2], KEYS[3], ARGV[1], false
+for i = 2, #ARGV, 2 do
+  if redis.call('HINCRBY', counts, ARGV[i], ARGV[i + 1]) == 0 then redis.call('HDEL', counts, ARGV[i]) end
+  sold = sold or tonumber(ARGV[i + 1]) > 0
+end
+redis.call('HINCRBY', versions, day, 1)
+if sold then redis.call('ZADD', days, day, day) end
+""")
+
+
+class TrendStore(Protocol):
+    """Sales per article and UTC day. All raise StoreUnavailable where the store does not answer."""
+
+    async def add(self, sales: Sequence[Sale]) -> None:
+        """Count sales and, as negative ones at the time of the sale, what was returned."""
+        ...
+
+    async def newest_day(self, until: int) -> int | None:
+        """The latest day with sales that is no later than day ``until``; None where there is none."""
+        ...
+
+    async def versions(self, days: Sequence[int]) -> tuple[int, ...]:
+        """Of each day a number that changes whenever its sales do."""
+        ...
+
+    async def sales(self, day: int) -> dict[str, int]:
+        """Sales less returns per article of one day; what nets to 0 is left out."""
+        ...
+
+
+class MemoryTrendStore:
+    """A ``TrendStore`` of dictionaries."""
+
+    def __init__(self) -> None:
+        self._days: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        self._versions: Counter[int] = Counter()
+        self._sold: set[int] = set()
+
+    async def add(self, sales: Sequence[Sale]) -> None:
+        for day, counts in _by_day(sales).items():
+            for article_id, count in counts.items():
+                self._days[day][article_id] += count
+            self._versions[day] += 1
+            if any(count > 0 for count in counts.values()):
+                self._sold.add(day)
+
+    async def newest_day(self, until: int) -> int | None:
+        return max((day for day in self._sold if day <= until), default=None)
+
+    async def versions(self, days: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self._versions[day] for day in days)
+
+    async def sales(self, day: int) -> dict[str, int]:
+        return {article_id: count for article_id, count in self._days[day].items() if count}
+
+
+class RedisTrendStore:
+    """A ``TrendStore`` in Redis (6.2 or newer), Valkey, or a cluster of either."""
+
+    def __init__(self, client: Client):
+        self._client = client
+
+    async def add(self, sales: Sequence[Sale]) -> None:
+        for day, counts in _by_day(sales).items():
+            pairs = list(counts.items())
+            for start in range(0, len(pairs), WRITE_COUNTS):
+                arguments = (day, *(part for pair in pairs[start : start + WRITE_COUNTS] for part in pair))
+                with translated_errors():
+                    await _ADD.run(self._client, (f"{PREFIX}{day}", DAYS, VERSIONS), arguments)
+
+    async def newest_day(self, until: int) -> int | None:
+        with translated_errors():
+            found = await self._commands.zrevrangebyscore(DAYS, until, "-inf", start=0, num=1)
+        return int(found[0]) if found else None
+
+    async def versions(self, days: Sequence[int]) -> tuple[int, ...]:
+        if not days:
+            return ()
+        with translated_errors():
+            found = await self._commands.hmget(VERSIONS, list(days))
+        return tuple(int(version or 0) for version in found)
+
+    async def sales(self, day: int) -> dict[str, int]:
+        with translated_errors():
+            found = await self._commands.hgetall(f"{PREFIX}{day}")
+        return {article_id.decode(): int(count) for article_id, count in found.items()}
+
+    @property
+    def _commands(self) -> Any:
+        """The client, whose methods redis-py types as both synchronous and not."""
+        return self._client
+
+
+def _by_day(sales: Sequence[Sale]) -> dict[int, dict[str, int]]:
+    days: defaultdict[int, Counter[str]] = defaultdict(Counter)
+    for sale in sales:
+        days[sale.timestamp // DAY][sale.article_id] += sale.change
+    return {day: {name: count for name, count in counts.items() if count} for day, counts in days.items()}
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A trend, and the versions of the days that it was made from."""
+
+    versions: tuple[int, ...]
+    snapshot: TrendSnapshot
+
+
+class Trends:
+    """What trends at a moment, from sales that all workers share.
+
+    The trend stays the same object while no sale changes it: whoever derives something from it may keep that as long.
+    ``clock`` gives Unix seconds, ``monotonic`` seconds that never go back.
+    """
+
+    def __init__(self, store: TrendStore, clock: Callable[[], int], monotonic: Callable[[], float]):
+        self._store, self._clock, self._monotonic = store, clock, monotonic
+        self._known: OrderedDict[TrendWindow, _Known] = OrderedDict()
+        self._days: OrderedDict[int, tuple[int, Mapping[str, int]]] = OrderedDict()
+        self._present = NO_TREND
+        self._read_at: float | None = None
+        self._failed = False
+        self._refreshing: asyncio.Task[None] | None = None
+
+    async def snapshot(self, at: int | None = None) -> TrendSnapshot:
+        """The trend at ``at`` (Unix seconds, counted by whole hours), or now.
+
+        Now's is at most a second old; while the store does not answer, it is the last one that was known. For a given
+        ``at``, the past's in particular, raises StoreUnavailable instead.
+        """
+        if at is not None:
+            return await self._trend(at - at % HOUR)
+        age = None if self._read_at is None else self._monotonic() - self._read_at
+        if age is None or age > REFRESH:
+            refreshing = self._refresh()
+            if age is None or (age > STALE and not self._failed):
+                await asyncio.shield(refreshing)
+        return self._present
+
+    def _refresh(self) -> asyncio.Task[None]:
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._read_present())
+        return self._refreshing
+
+    async def _read_present(self) -> None:
+        now = self._clock()
+        try:
+            self._present = await self._trend(now + -now % HOUR)
+        except StoreUnavailable as error:
+            if not self._failed:
+                log.warning("the trend stays as it was last known: %s", error)
+            self._failed = True
+        else:
+            self._failed = False
+        self._read_at = self._monotonic()
+
+    async def _trend(self, at: int) -> TrendSnapshot:
+        window = trend_window(at, await self._store.newest_day(at // DAY), self._clock())
+        days = [day for day, _ in window.days]
+        versions = await self._store.versions(days)
+        known = self._known.get(window)
+        if known is None or known.versions != versions:
+            counts = {day: await self._sales(day, version) for day, version in zip(days, versions, strict=True)}
+            known = _Known(versions, await asyncio.to_thread(_sorted_snapshot, window, counts))
+        _keep(self._known, window, known, KEPT_TRENDS)
+        return known.snapshot
+
+    async def _sales(self, day: int, version: int) -> Mapping[str, int]:
+        known = self._days.get(day)
+        if known is None or known[0] != version:
+            known = (version, await self._store.sales(day))
+        _keep(self._days, day, known, 2 * KEPT_TRENDS)
+        return known[1]
+
+
+def _sorted_snapshot(window: TrendWindow, counts: Mapping[int, Mapping[str, int]]) -> TrendSnapshot:
+    """With its order made already, so that no answer has to wait for that."""
+    snapshot = snapshot_of(window, counts)
+    assert len(snapshot.scores) == len(snapshot.article_ids)
+    return snapshot
+
+
+def _keep(kept: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > most:
+        kept.popitem(last=False)

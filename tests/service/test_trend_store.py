@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis_server import redis_url, running_server
+
+from service.engine.trending import DAY
+from service.errors import StoreUnavailable
+from service.events import Sale
+from service.state.connection import connect
+from service.trend_store import MemoryTrendStore, RedisTrendStore, Trends, TrendStore
+
+__all__ = ["redis_url"]
+
+TODAY = 20_000
+NOW = TODAY * DAY + 10 * 3600
+
+
+@pytest.fixture
+async def redis_store(redis_url):
+    client = connect(redis_url, timeout=10)
+    yield RedisTrendStore(client)
+    await client.aclose()
+
+
+@pytest.fixture(params=["memory", "redis"])
+def store(request) -> TrendStore:
+    return MemoryTrendStore() if request.param == "memory" else request.getfixturevalue("redis_store")
+
+
+class Time:
+    """A wall clock and a monotonic one that stand still until told."""
+
+    def __init__(self, now: int = NOW):
+        self.now, self.elapsed = now, 100.0
+
+    def pass_by(self, seconds: float) -> None:
+        self.elapsed += seconds
+
+    def trends(self, store: TrendStore) -> Trends:
+        return Trends(store, lambda: self.now, lambda: self.elapsed)
+
+
+def sold(article_id: str, day: int, count: int = 1) -> Sale:
+    return Sale(article_id, day * DAY + 3_600, count)
+
+
+async def test_sales_are_counted_per_day_and_returns_taken_out(store):
+    await store.add([sold("a", 5), sold("a", 5), sold("b", 5), sold("a", 6), sold("a", 5, -1), sold("b", 5, -1)])
+    await store.add([sold("é {x}", 6, 1_500)])
+    assert await store.sales(5) == {"a": 1}
+    assert await store.sales(6) == {"a": 1, "é {x}": 1_500}
+    assert await store.sales(7) == {}
+
+
+async def test_the_newest_day_is_one_that_sold(store):
+    assert await store.newest_day(TODAY) is None
+    await store.add([sold("a", 5), sold("a", 9), sold("a", 12, -1)])
+    assert [await store.newest_day(day) for day in (4, 5, 8, 9, 100)] == [None, 5, 5, 9, 9]
+
+
+async def test_a_days_version_changes_with_its_sales_alone(store):
+    await store.add([sold("a", 5)])
+    before = await store.versions([5, 6])
+    await store.add([sold("a", 6)])
+    after = await store.versions([5, 6])
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+    assert await store.versions([]) == ()
+
+
+async def test_many_counts_of_one_day_all_arrive(store):
+    await store.add([sold(f"a{i}", 5) for i in range(3_000)])
+    assert len(await store.sales(5)) == 3_000
+
+
+async def test_todays_sales_trend_and_last_weeks_have_gone(store):
+    await store.add([sold("today", TODAY, 3), sold("recent", TODAY - 6, 2), sold("old", TODAY - 8, 50)])
+    snapshot = await Time().trends(store).snapshot()
+    assert snapshot.article_ids == ("today", "recent")
+
+
+async def test_a_shop_whose_data_ended_long_ago_still_has_a_trend(store):
+    await store.add([sold("last", TODAY - 1_000), sold("before", TODAY - 1_010)])
+    assert (await Time().trends(store).snapshot()).sales == {"last": 1.0}
+
+
+async def test_the_past_is_seen_as_it_was_then(store):
+    await store.add([sold("then", TODAY - 30), sold("later", TODAY - 20), sold("now", TODAY)])
+    trends = Time().trends(store)
+    assert (await trends.snapshot((TODAY - 29) * DAY)).sales == {"then": 1.0}
+    assert (await trends.snapshot((TODAY - 23) * DAY)).sales == {"then": 1.0}
+    assert (await trends.snapshot((TODAY - 20) * DAY + 12 * 3600)).sales == {"later": 0.5}
+    assert (await trends.snapshot((TODAY - 40) * DAY)).sales == {}
+
+
+async def test_the_past_changes_when_its_sales_do(store):
+    trends = Time().trends(store)
+    await store.add([sold("a", TODAY - 30)])
+    first = await trends.snapshot((TODAY - 29) * DAY)
+    assert await trends.snapshot((TODAY - 29) * DAY) is first
+    await store.add([sold("late", TODAY - 30, 2)])
+    assert (await trends.snapshot((TODAY - 29) * DAY)).article_ids == ("late", "a")
+
+
+async def test_another_workers_sale_counts_within_a_second(store):
+    time = Time()
+    one, other = time.trends(store), time.trends(store)
+    assert (await one.snapshot()).sales == {}
+    assert (await other.snapshot()).sales == {}
+    await store.add([sold("a", TODAY)])
+    time.pass_by(1.0)
+    assert (await one.snapshot()).sales == {"a": 1.0}
+    assert (await other.snapshot()).sales == {"a": 1.0}
+
+
+async def test_the_trend_stays_the_same_object_while_nothing_sells(store):
+    time = Time()
+    trends = time.trends(store)
+    await store.add([sold("a", TODAY)])
+    first = await trends.snapshot()
+    time.pass_by(5.0)
+    assert await trends.snapshot() is first
+
+
+class Counting(MemoryTrendStore):
+    """Counts its readers, and is away when told."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads, self.away = 0, False
+
+    async def newest_day(self, until):
+        self.reads += 1
+        await asyncio.sleep(0)
+        if self.away:
+            raise StoreUnavailable("away")
+        return await super().newest_day(until)
+
+
+async def test_many_answers_at_once_read_once():
+    store, time = Counting(), Time()
+    trends = time.trends(store)
+    await asyncio.gather(*(trends.snapshot() for _ in range(50)))
+    assert store.reads == 1
+
+
+async def test_while_the_store_is_away_the_last_trend_stays_and_answers_do_not_wait():
+    store, time = Counting(), Time()
+    trends = time.trends(store)
+    await store.add([sold("a", TODAY)])
+    first = await trends.snapshot()
+    store.away = True
+    for _ in range(3):
+        time.pass_by(60.0)
+        assert await trends.snapshot() is first
+        await asyncio.sleep(0.01)
+    with pytest.raises(StoreUnavailable):
+        await trends.snapshot(NOW)
+    store.away = False
+    await store.add([sold("b", TODAY, 2)])
+    time.pass_by(60.0)
+    await trends.snapshot()
+    await asyncio.sleep(0.05)
+    time.pass_by(60.0)
+    assert (await trends.snapshot()).article_ids == ("b", "a")
+
+
+async def test_a_trend_is_empty_where_the_store_was_away_from_the_start():
+    with running_server() as url:
+        pass
+    client = connect(url)
+    assert (await Time().trends(RedisTrendStore(client)).snapshot()).sales == {}
+    with pytest.raises(StoreUnavailable):
+        await RedisTrendStore(client).add([sold("a", 1)])
+    await client.aclose()
