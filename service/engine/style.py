@@ -97,13 +97,13 @@ class StyleModel:
     def advance(self, state: CustomerState, purchases: Sequence[Purchase]) -> CustomerState | None:
         """The state after further purchases, or None where it cannot be had without a replay.
 
-        That is so where the state is another bundle's or skipped what is now known; where a purchase is older than the
-        pending one; and where its article was returned before, since a return can then be about this very purchase.
+        That is so where the state is another bundle's or skipped what is now known; where a purchase does not come
+        after the pending one; and where its article was returned before: a return can then be about this purchase.
         """
         if not self.fits(state) or any(purchase.article_id in state.returned for purchase in purchases):
             return None
         known, skipped = self._known(sorted(purchases, key=_place))
-        if state.pending is not None and any(_place(purchase) < _place(state.pending) for purchase in known.purchases):
+        if state.pending is not None and any(_place(purchase) <= _place(state.pending) for purchase in known.purchases):
             return None
         memory = Memory(state.hidden[None], state.cell[None])
         if known.purchases:

@@ -92,6 +92,11 @@ class CustomerLog:
     events: tuple[Event, ...] = ()
     revision: Revision = NO_LOG
 
+    @cached_property
+    def event_ids(self) -> frozenset[str]:
+        """Ids of the events."""
+        return frozenset(event.event_id for event in self.events)
+
 
 @dataclass(frozen=True)
 class Addition:

@@ -45,9 +45,15 @@ class MemoryStore:
         session = tuple(customer.session.values())
         return CustomerView(state, revision, lambda: session)
 
+    async def read_many(self, customer_ids: Sequence[str]) -> list[CustomerView]:
+        return [await self.read(customer_id) for customer_id in customer_ids]
+
     async def read_log(self, customer_id: str) -> CustomerLog:
         customer = self._customers.get(customer_id, _Customer())
         return CustomerLog(tuple(customer.log.values()), customer.revision)
+
+    async def read_logs(self, customer_ids: Sequence[str]) -> list[CustomerLog]:
+        return [await self.read_log(customer_id) for customer_id in customer_ids]
 
     async def append(self, addition: Addition) -> Appended:
         customer = self._customers.get(addition.customer_id, _Customer())

@@ -150,20 +150,38 @@ class RedisStore:
         self._log_ids = log_ids
 
     async def read(self, customer_id: str) -> CustomerView:
-        _, state_key, session_key = customer_keys(customer_id)
+        return (await self.read_many((customer_id,)))[0]
+
+    async def read_many(self, customer_ids: Sequence[str]) -> list[CustomerView]:
+        if len(customer_ids) > 1 and not isinstance(self._client, Redis):  # their keys may lie on several nodes
+            return list(await asyncio.gather(*map(self.read, customer_ids)))
+        if not customer_ids:
+            return []
+        keys = [key for customer_id in customer_ids for key in customer_keys(customer_id)[1:]]
         with translated_errors():
-            packed, session = await self._command("MGET", state_key, session_key)
-        state, revision = unpack_state(packed) or (None, None)
-        return CustomerView(state, revision, lambda: unpack_session(customer_id, session))
+            values: list[bytes | None] = await self._command("MGET", *keys)
+        return [
+            _view(customer_id, values[2 * index], values[2 * index + 1])
+            for index, customer_id in enumerate(customer_ids)
+        ]
 
     async def read_log(self, customer_id: str) -> CustomerLog:
         with translated_errors():
             fields: dict[bytes, bytes] = await self._command("HGETALL", customer_keys(customer_id)[0])
-        if not fields:
-            return CustomerLog()
-        log_id = int(fields.pop(b""))
-        events = tuple(unpack_log_entry(customer_id, name.decode(), packed) for name, packed in fields.items())
-        return CustomerLog(events, Revision(log_id, len(events)))
+        return _log(customer_id, fields)
+
+    async def read_logs(self, customer_ids: Sequence[str]) -> list[CustomerLog]:
+        if len(customer_ids) == 1:
+            return [await self.read_log(customer_ids[0])]
+        logs: list[CustomerLog] = []
+        for start in range(0, len(customer_ids), PIPELINE_SIZE):
+            some = customer_ids[start : start + PIPELINE_SIZE]
+            with translated_errors():
+                async with self._client.pipeline(transaction=False) as pipeline:
+                    for customer_id in some:
+                        pipeline.hgetall(customer_keys(customer_id)[0])
+                    logs += map(_log, some, await pipeline.execute())
+        return logs
 
     async def append(self, addition: Addition) -> Appended:
         with translated_errors():
@@ -172,6 +190,8 @@ class RedisStore:
 
     async def append_many(self, additions: Sequence[Addition]) -> list[Appended]:
         appended: list[Appended] = []
+        if len(additions) == 1:
+            return [await self.append(additions[0])]
         for start in range(0, len(additions), PIPELINE_SIZE):
             appended += await self._append_some(additions[start : start + PIPELINE_SIZE])
         return appended
@@ -217,6 +237,19 @@ class RedisStore:
             arguments += (event.event_id, _entry(event))
         arguments += (orjson.dumps(session_row(event)) for event in addition.events if not in_log(event))
         return arguments
+
+
+def _view(customer_id: str, packed_state: bytes | None, packed_session: bytes | None) -> CustomerView:
+    state, revision = unpack_state(packed_state) or (None, None)
+    return CustomerView(state, revision, lambda: unpack_session(customer_id, packed_session))
+
+
+def _log(customer_id: str, fields: dict[bytes, bytes]) -> CustomerLog:
+    if not fields:
+        return CustomerLog()
+    log_id = int(fields.pop(b""))
+    events = tuple(unpack_log_entry(customer_id, name.decode(), packed) for name, packed in fields.items())
+    return CustomerLog(events, Revision(log_id, len(events)))
 
 
 def _entry(event: Event) -> bytes:

@@ -21,8 +21,16 @@ class CustomerStore(Protocol):
         """State and session, in one round trip. A customer nobody ever heard of is an empty view."""
         ...
 
+    async def read_many(self, customer_ids: Sequence[str]) -> list[CustomerView]:
+        """``read`` for many customers, together."""
+        ...
+
     async def read_log(self, customer_id: str) -> CustomerLog:
         """All purchases and returns."""
+        ...
+
+    async def read_logs(self, customer_ids: Sequence[str]) -> list[CustomerLog]:
+        """``read_log`` for many customers, together."""
         ...
 
     async def append(self, addition: Addition) -> Appended:

@@ -278,3 +278,25 @@ async def test_many_additions_answer_in_their_order(store: CustomerStore) -> Non
     assert [each.revision.entries for each in appended[:600]] == [1] * 400 + [2] * 200
     assert len((await store.read_log("customer 7")).events) == 2
     assert await store.append_many([]) == []
+
+
+async def test_many_customers_are_read_in_their_order(store: CustomerStore) -> None:
+    state = state_of([purchase(1)])
+    await append(store, purchase(1), expected=NO_LOG, state=state)
+    await append(store, click(1, "b"))
+    first, second, third, fourth = await store.read_many(["b", "nobody", "a", "b"])
+    assert_same(third.state, state)
+    assert [event.event_id for event in first.session] == ["c1"] == [event.event_id for event in fourth.session]
+    assert (first.state, second.state, second.session, third.session) == (None, None, (), ())
+    assert await store.read_many([]) == []
+
+
+async def test_many_logs_are_read_in_their_order(store: CustomerStore) -> None:
+    for customer_id in ("a", "b"):
+        await append(store, purchase(1, customer_id), purchase(2, customer_id))
+    customer_ids = ["b", "nobody", "a"] * 200
+    logs = await store.read_logs(customer_ids)
+    single = {customer_id: await store.read_log(customer_id) for customer_id in customer_ids[:3]}
+    assert logs == [single[customer_id] for customer_id in customer_ids]
+    assert logs[0].event_ids == {"p1", "p2"}
+    assert await store.read_logs([]) == []

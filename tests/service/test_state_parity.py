@@ -1,0 +1,338 @@
+"""What is served equals the offline network, whatever happened on the way (issue 2, point 11).
+
+The reference shares no code with the service: it keeps all events in a dictionary, takes returns out by the rule as it
+is written down, writes time features out by their formulas, and runs the torch network whole, from the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bundles import make_bundle, sample_contents
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis_server import empty_server
+
+from model_store.bundle import load_articles
+from model_store.time_features import TimeSpec
+from offline.models.style_lstm import StyleLstmNetwork
+from service.engine.style import StyleModel
+from service.events import EventRecorder, Sale
+from service.state.connection import connect
+from service.state.customer import CustomerState
+from service.state.memory_store import MemoryStore
+from service.state.redis_store import RedisStore
+from service.state.store import CustomerStore
+
+NOW = 1_780_000_000
+DAY = 86_400
+ARTICLES = [f"a{index:03}" for index in range(8)]
+CUSTOMERS = ["anna", "{b}"]
+
+
+@dataclass(frozen=True)
+class Served:
+    """One bundle, as the service and as the offline room have it. ``dna``: article → float32 (128)."""
+
+    model: StyleModel
+    network: StyleLstmNetwork
+    spec: TimeSpec
+    dna: dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Served]:
+    """Three: two with other weights, and one that lacks two of the articles."""
+    store = tmp_path_factory.mktemp("bundles")
+    return [
+        _served(store, "one", 0, set()),
+        _served(store, "two", 1, set()),
+        _served(store, "three", 1, {"a001", "a002"}),
+    ]
+
+
+def _served(store: Path, version: str, seed: int, missing: set[str]) -> Served:
+    bundle = make_bundle(store, version=version, seed=seed, articles=12)
+    ids, _, table = load_articles(bundle)
+    dna = {article_id: row for article_id, row in zip(ids, table, strict=True) if article_id not in missing}
+    network = sample_contents(seed=seed, articles=12).networks.style
+    return Served(StyleModel.of_bundle(bundle, dna.get), network, bundle.manifest.time_spec, dna)
+
+
+# The reference -------------------------------------------------------------------------------------------------------
+
+
+def expected_history(events: dict[str, dict[str, Any]]) -> tuple[list[dict[str, Any]], set[str]]:
+    """(purchases kept, oldest first; articles returned): each return, oldest first, crosses one purchase out."""
+    by_place = lambda event: (event["timestamp"], event["event_id"])  # noqa: E731
+    purchases = sorted((event for event in events.values() if event["type"] == "purchase"), key=by_place)
+    returns = sorted((event for event in events.values() if event["type"] == "return"), key=by_place)
+    for each in returns:
+        matching = [
+            purchase
+            for purchase in purchases
+            if purchase["article_id"] == each["article_id"]
+            and purchase["timestamp"] <= each["timestamp"]
+            and each.get("order_id") in (None, purchase.get("order_id"))
+        ]
+        if matching:
+            purchases.remove(matching[-1])
+    return purchases, {each["article_id"] for each in returns}
+
+
+def tau(spec: TimeSpec, seconds: int) -> list[float]:
+    """τ with the components of ``TimeSpec``'s defaults: trend, season."""
+    assert spec.components == ("trend", "season", "gap")
+    year = 365.2425 * DAY
+    trend = (min(max(seconds, spec.reference), spec.horizon) - spec.reference) / year
+    phase = 2 * math.pi * (seconds % year) / year
+    return [trend, math.sin(phase), math.cos(phase), math.sin(2 * phase), math.cos(2 * phase)]
+
+
+def expected_style(served: Served, purchases: list[dict[str, Any]], at: int) -> np.ndarray:
+    """d at ``at``: the torch network over the whole history, from zero memory."""
+    known = [purchase for purchase in purchases if purchase["article_id"] in served.dna]
+    rows, previous = [], None
+    for time in [*(purchase["timestamp"] for purchase in known), at]:
+        if previous is None:
+            rows.append([0.0] * 128 + [0.0] * 5 + tau(served.spec, time) + [0.0])
+        else:
+            gap = math.log(1 + max(time - previous["timestamp"], 0) / DAY) / 5
+            dna = served.dna[previous["article_id"]].tolist()
+            rows.append(dna + tau(served.spec, previous["timestamp"]) + tau(served.spec, time) + [gap])
+        previous = known[len(rows) - 1] if len(rows) <= len(known) else None
+    with torch.inference_mode():
+        styles, _ = served.network(torch.tensor([rows], dtype=torch.float32))
+    style: np.ndarray = styles[0, -1].numpy()
+    return style
+
+
+# The service ---------------------------------------------------------------------------------------------------------
+
+
+async def current_state(store: CustomerStore, model: StyleModel, customer_id: str) -> CustomerState | None:
+    """The state that a request would be answered from."""
+    view = await store.read(customer_id)
+    if view.state is not None and model.fits(view.state):
+        return view.state
+    log = await store.read_log(customer_id)
+    if not log.events:
+        return None
+    state = model.replay(log.events)
+    assert await store.put_state(customer_id, state, log.revision)
+    return state
+
+
+@dataclass
+class World:
+    """The service and the reference, side by side."""
+
+    store: CustomerStore
+    bundles: list[Served]
+    live: Served
+    events: dict[str, dict[str, dict[str, Any]]] = field(default_factory=lambda: {each: {} for each in CUSTOMERS})
+    sales: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ids = iter(range(10**6))
+        self.recorder = EventRecorder(
+            self.store, lambda: NOW, set(ARTICLES).__contains__, self._sold, lambda: f"made {next(ids)}"
+        )
+
+    async def _sold(self, sales: list[Sale]) -> None:
+        for sale in sales:
+            key = sale.article_id, sale.timestamp
+            self.sales[key] = self.sales.get(key, 0) + sale.change
+
+    async def record(self, raw: list[dict[str, Any]]) -> None:
+        answer = await self.recorder.record(self.live.model, raw)
+        new = 0
+        for event in raw:
+            known = self.events[event["customer_id"]]
+            if event["event_id"] not in known:
+                known[event["event_id"]] = event
+                new += 1
+        assert (answer.accepted, answer.duplicates, answer.rejected) == (new, len(raw) - new, ())
+
+    async def switch(self, index: int) -> None:
+        self.live = self.bundles[index]
+
+    async def erase(self, customer_id: str) -> None:
+        assert await self.store.erase(customer_id) == bool(self.events[customer_id])
+        history, _ = expected_history(self.events[customer_id])
+        for purchase in history:  # what was sold stays sold
+            self.sales[purchase["article_id"], purchase["timestamp"]] -= 1
+        self.events[customer_id] = {}
+
+    async def look(self, customer_id: str, at: int) -> None:
+        history, returned = expected_history(self.events[customer_id])
+        state = await current_state(self.store, self.live.model, customer_id)
+        style = self.live.model.style(state, at)
+        np.testing.assert_allclose(style, expected_style(self.live, history, at), atol=1e-4, rtol=0)
+        if state is None:
+            assert not self.events[customer_id]
+            return
+        bought = {purchase["article_id"] for purchase in history}
+        assert set(state.purchased) == bought
+        assert set(state.returned) == returned
+        assert set(state.skipped) == bought - self.live.dna.keys()
+        assert state.consumed == max(sum(p["article_id"] in self.live.dna for p in history) - 1, 0)
+
+    def look_at_sales(self) -> None:
+        expected: dict[tuple[str, int], int] = {}
+        for events in self.events.values():
+            for purchase in expected_history(events)[0]:
+                key = purchase["article_id"], purchase["timestamp"]
+                expected[key] = expected.get(key, 0) + 1
+        assert {key: count for key, count in self.sales.items() if count} == expected
+
+
+TIMES = st.one_of(st.integers(0, 12).map(lambda day: NOW - day * 40 * DAY), st.integers(NOW - 500 * DAY, NOW + DAY))
+
+
+@st.composite
+def raw_events(draw: st.DrawFn) -> dict[str, Any]:
+    event = {
+        "event_id": f"e{draw(st.integers(0, 30))}",
+        "type": draw(st.sampled_from(["purchase", "purchase", "purchase", "return"])),
+        "customer_id": draw(st.sampled_from(CUSTOMERS)),
+        "article_id": draw(st.sampled_from(ARTICLES)),
+        "timestamp": draw(TIMES),
+    }
+    order = draw(st.sampled_from([None, None, "o1", "o2"]))
+    return event if order is None else {**event, "order_id": order}
+
+
+ACTIONS = st.one_of(
+    st.tuples(st.just("record"), st.lists(raw_events(), min_size=1, max_size=1)),
+    st.tuples(st.just("record"), st.lists(raw_events(), min_size=1, max_size=8)),
+    st.tuples(st.just("switch"), st.integers(0, 2)),
+    st.tuples(st.just("look"), st.sampled_from(CUSTOMERS), TIMES),
+    st.tuples(st.just("erase"), st.sampled_from(CUSTOMERS)),
+)
+
+
+async def play(store: CustomerStore, bundles: list[Served], actions: list[tuple[Any, ...]]) -> None:
+    world = World(store, bundles, bundles[0])
+    for name, *arguments in actions:
+        await getattr(world, name)(*arguments)
+        world.look_at_sales()
+    for customer_id in CUSTOMERS:
+        await world.look(customer_id, NOW)
+        await world.look(customer_id, NOW - 100 * DAY)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(actions=st.lists(ACTIONS, max_size=14))
+def test_served_from_memory_equals_the_offline_network(bundles: list[Served], actions: list[tuple[Any, ...]]) -> None:
+    asyncio.run(play(MemoryStore(), bundles, actions))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(actions=st.lists(ACTIONS, max_size=14))
+def test_served_from_redis_equals_the_offline_network(bundles: list[Served], actions: list[tuple[Any, ...]]) -> None:
+    async def run() -> None:
+        client = connect(empty_server(), timeout=10)
+        try:
+            await play(RedisStore(client), bundles, actions)
+        finally:
+            await client.aclose()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 200])
+async def test_a_long_history_step_by_step_equals_the_network_at_once(
+    bundles: list[Served], chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding does not add up: 200 purchases, each by its own step through float32 memory in the store."""
+    rng = np.random.default_rng(4)
+    world = World(MemoryStore(), bundles, bundles[0])
+    raw = [
+        {
+            "event_id": f"e{index}",
+            "type": "purchase",
+            "customer_id": "anna",
+            "article_id": str(rng.choice(ARTICLES)),
+            "timestamp": NOW - (200 - index) * 3 * DAY,
+        }
+        for index in range(200)
+    ]
+    await world.record(raw[:1])
+    if chunk < 200:  # from here on every purchase follows its predecessor
+        monkeypatch.setattr(StyleModel, "replay_many", _must_not_replay)
+    for start in range(1, 200, chunk):
+        await world.record(raw[start : start + chunk])
+    await world.look("anna", NOW)
+
+
+def _must_not_replay(_: StyleModel, logs: list[object]) -> list[CustomerState]:
+    assert not logs, "a purchase in order was replayed"
+    return []
+
+
+async def test_bulk_replay_equals_single_replay(bundles: list[Served], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.engine.style.MAX_BATCH_STEPS", 64)
+    world = World(MemoryStore(), bundles, bundles[2])
+    rng = np.random.default_rng(5)
+    logs: list[Any] = [()]
+    for size in [0, 1, 1, 2, 30, 3, 80, 5, 17, 17]:
+        events = [
+            {
+                "event_id": f"e{index}",
+                "type": "purchase" if rng.random() < 0.8 else "return",
+                "customer_id": "anna",
+                "article_id": str(rng.choice(ARTICLES)),
+                "timestamp": NOW - int(rng.integers(0, 400 * DAY)),
+            }
+            for index in range(size)
+        ]
+        if size:
+            await world.record(events)
+        logs.append((await world.store.read_log("anna")).events)
+        await world.erase("anna")
+    model = bundles[2].model
+    for bulk, log in zip(model.replay_many(logs), logs, strict=True):
+        single = model.replay(log)
+        np.testing.assert_allclose(bulk.hidden, single.hidden, atol=1e-5)
+        np.testing.assert_allclose(bulk.cell, single.cell, atol=1e-5)
+        assert (bulk.pending, bulk.consumed, bulk.purchased, bulk.returned, bulk.skipped) == (
+            single.pending, single.consumed, single.purchased, single.returned, single.skipped
+        )  # fmt: skip
+    assert model.replay_many([]) == []
+
+
+async def test_a_skipped_article_counts_once_its_dna_arrives(bundles: list[Served]) -> None:
+    three = bundles[2]
+    dna: dict[str, np.ndarray] = {article: three.dna[article] for article in ARTICLES if article in three.dna}
+    model = StyleModel("v", three.model._graph, three.spec, dna.get)
+    late = Served(model, three.network, three.spec, dna)
+    world = World(MemoryStore(), [late], late)
+    for index, article in enumerate(["a003", "a001", "a004", "a001"]):
+        time = NOW - (9 - index) * DAY
+        await world.record(
+            [
+                {
+                    "event_id": str(index),
+                    "type": "purchase",
+                    "customer_id": "anna",
+                    "article_id": article,
+                    "timestamp": time,
+                }
+            ]
+        )
+        await world.look("anna", NOW)
+    assert model.skipped >= 2
+    view = await world.store.read("anna")
+    assert view.state is not None
+    assert view.state.skipped == ("a001",)
+    dna["a001"] = bundles[1].dna["a001"]
+    assert not model.fits(view.state)
+    await world.look("anna", NOW)
