@@ -69,10 +69,11 @@ def silhouette(name: str) -> Mask:
 
 def _flowers(x: Mask, y: Mask) -> NDArray[np.bool_]:
     angle, radius = np.arctan2(y % 30 - 15, x % 30 - 15), np.hypot(x % 30 - 15, y % 30 - 15)
-    return radius < 7 + 4 * np.cos(5 * angle)
+    petals: NDArray[np.bool_] = radius < 7 + 4 * np.cos(5 * angle)
+    return petals
 
 
-def _spots(x: Mask, y: Mask) -> NDArray[np.bool_]:
+def _spots(x: Mask, _: Mask) -> NDArray[np.bool_]:
     """Smoothed noise cut at a level; its own generator, so that the print is the same in every shop."""
     height, width = x.shape
     noise = np.random.default_rng(6).integers(0, 256, (height // 6, width // 6), dtype=np.uint8)
