@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(EXTRAS)
 SHOP := var/data/shop
+# Sizes of the sample shop, as `modiste shop --help` lists them.
+SHOP_OPTIONS ?=
 STORE := $(or $(MODISTE_STORE),model_store/bundles)
 
 .DEFAULT_GOAL := help
@@ -27,13 +29,13 @@ preflight: $(STAMP)
 	@$(BIN)/modiste serve --check
 
 $(SHOP)/data_set.json: | $(STAMP)
-	@$(BIN)/modiste shop $(SHOP)
+	@$(BIN)/modiste shop $(SHOP) $(SHOP_OPTIONS)
 
 # A store that somebody named and that has a live bundle is served as it is; the default one follows data and config.
 ifeq ($(and $(MODISTE_STORE),$(wildcard $(STORE)/CURRENT)),)
-$(STORE)/CURRENT: $(SHOP)/data_set.json $(wildcard offline/configs/*.toml) | $(STAMP)
+$(STORE)/CURRENT: $(SHOP)/data_set.json offline/configs/default.toml | $(STAMP)
 	@$(BIN)/modiste train --data $(SHOP)
-	@$(BIN)/modiste export --run var/runs/$(notdir $(SHOP)) --store $(STORE)
+	@$(BIN)/modiste export --data $(SHOP) --store $(STORE)
 endif
 
 test: $(STAMP) ## the whole default test suite

@@ -1,0 +1,94 @@
+"""Parts of a request by themselves, in this process, one thread, next to the plain way of doing the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import faiss
+import numpy as np
+import redis
+
+from model_store.bundle import STYLE_LSTM, load_articles
+from model_store.graphs import Float32, Memory, StyleLstm
+from service.bench.results import Result
+from service.bench.world import CATEGORIES, World
+from service.engine.filters import EVERYTHING, Filters
+from service.engine.index import ArticleIndex
+
+K = 100  # neighbours asked for
+_WARM_UP = 20  # calls
+
+
+def timings(call: Callable[[int], object], count: int) -> Float32:
+    """Seconds per call, float32 (count), of ``call(number)``."""
+    for number in range(_WARM_UP):
+        call(number)
+    taken = np.empty(count, np.float32)
+    for number in range(count):
+        start = time.perf_counter()
+        call(number)
+        taken[number] = time.perf_counter() - start
+    return taken
+
+
+def measure_search(world: World, count: int) -> list[Result]:
+    """The index against a flat FAISS scan of the same vectors, without and with filters."""
+    faiss.omp_set_num_threads(1)
+    dna = load_articles(world.bundle)[2]
+    index = ArticleIndex()
+    index.upsert_many(world.articles, dna, [True] * len(dna))
+    flat = faiss.IndexFlatIP(dna.shape[1])
+    flat.add(dna)
+    ids = [article.article_id for article in world.articles]
+    rng = np.random.default_rng(1)
+    queries = (
+        dna[rng.integers(len(dna), size=1_024)] + rng.standard_normal((1_024, dna.shape[1]), dtype=np.float32) * 0.1
+    )
+
+    def search(filters: Filters) -> Callable[[int], object]:
+        return lambda number: index.search(queries[number % 1_024], K, filters)
+
+    half = Filters(category=frozenset(f"category {number}" for number in range(CATEGORIES // 2)))
+    narrow = Filters(brand=frozenset({"brand 7"}))
+    found = np.mean([_recall(index, flat, ids, query) for query in queries[:50]])
+    return [
+        Result.of_times(f"search, {len(dna):,} articles", timings(search(EVERYTHING), count)),
+        Result.of_times("search, a filter that half of them pass", timings(search(half), count)),
+        Result.of_times("search, a filter that 0.5% pass", timings(search(narrow), count)),
+        Result("search, recall@100 against the flat scan", float(found), ""),
+        Result.of_times(
+            "yardstick: flat FAISS scan, fp32", timings(lambda n: flat.search(queries[n % 1_024][None], K), count)
+        ),
+    ]
+
+
+def _recall(index: ArticleIndex, flat: faiss.IndexFlatIP, ids: list[str], query: Float32) -> float:
+    exact = {ids[row] for row in flat.search(query[None], K)[1][0]}
+    return len(exact.intersection(index.search(query, K, EVERYTHING).article_ids)) / len(exact)
+
+
+def measure_lstm(world: World, count: int) -> list[Result]:
+    """One step of the style LSTM, for one customer and for 64 at once."""
+    graph = StyleLstm(world.bundle.path(STYLE_LSTM))
+    size = world.bundle.manifest.time_spec.step_size
+    rng = np.random.default_rng(2)
+
+    def step(batch: int) -> Callable[[int], object]:
+        inputs = rng.standard_normal((batch, size), dtype=np.float32)
+        memory = Memory.zeros(batch)
+        return lambda _: graph.step(inputs, memory)
+
+    return [
+        Result.of_times("LSTM step, 1 customer", timings(step(1), count)),
+        Result.of_times("LSTM step, 64 customers", timings(step(64), count // 4)),
+    ]
+
+
+def measure_redis(url: str, count: int) -> Result:
+    """The yardstick for state: one GET of 2 KB over the socket, one caller."""
+    with redis.Redis.from_url(url) as client:
+        client.set("modiste-bench", b"x" * 2_200)
+        taken = timings(lambda _: client.get("modiste-bench"), count)
+        client.delete("modiste-bench")
+    return Result.of_times("yardstick: one Redis GET of 2.2 KB", taken)

@@ -1,0 +1,156 @@
+"""The whole service under load: real processes, a real Redis, real sockets; the load generator shares the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+
+from model_store.errors import ModisteError
+from service.bench.load import Load, Measured, get, measure, post
+from service.bench.results import Result
+from service.bench.world import World
+from service.lifeline import is_alive
+from service.settings import PREFIX, variable
+
+REQUESTS = 4_000  # different ones, sent in turn
+START_LIMIT = 300.0  # seconds
+CONNECTIONS = 16
+_SINGLE_EVENT = "POST of one purchase"
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(world: World, redis_url: str, workers: int) -> Iterator[tuple[int, int]]:
+    """`modiste serve` over the world: (port, process of the launcher), stopped at the end."""
+    port = free_port()
+    own = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    settings = {"port": port, "workers": workers, "store": world.store, "redis_url": redis_url, "log_level": "warning"}
+    environment = own | {variable(name): str(value) for name, value in settings.items()}
+    with subprocess.Popen(
+        [sys.executable, "-m", "modiste", "serve"], env=environment, stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            _await(port, "/readyz", process)
+            yield port, process.pid
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def serving_nothing() -> Iterator[int]:
+    """The empty FastAPI application; its port."""
+    port = free_port()
+    with subprocess.Popen([sys.executable, "-m", "service.bench.empty_app", str(port), str(os.getpid())]) as process:
+        try:
+            _await(port, "/v1/customers/nobody/recommendations", process)
+            yield port
+        finally:
+            process.terminate()
+
+
+def _await(port: int, path: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_LIMIT
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise ModisteError(f"what is to be measured does not start (status {process.poll()})")
+
+
+def recommendation_requests(world: World, seed: int = 3) -> tuple[str, ...]:
+    """GETs for known customers."""
+    chosen = random.Random(seed).choices(world.customer_ids, k=REQUESTS)
+    return tuple(get(f"/v1/customers/{customer}/recommendations?strategy=style") for customer in chosen)
+
+
+def blended_requests(world: World) -> tuple[str, ...]:
+    """The same with the default strategy."""
+    return tuple(request.replace("?strategy=style", "") for request in recommendation_requests(world))
+
+
+def purchase_requests(world: World, per_call: int, seed: int = 4) -> tuple[str, ...]:
+    """POSTs of ``per_call`` purchases each, by known customers."""
+    rng = random.Random(seed)
+    bodies = (
+        orjson.dumps(
+            [
+                {"type": "purchase", "customer_id": customer, "article_id": rng.choice(world.articles).article_id}
+                for customer in rng.choices(world.customer_ids, k=per_call)
+            ]
+        )
+        for _ in range(REQUESTS // per_call)
+    )
+    return tuple(post("/v1/events", body) for body in bodies)
+
+
+def measure_service(world: World, redis_url: str, workers: int, seconds: float) -> list[Result]:
+    """GET and POST on ``workers`` workers: most throughput, and latency at half of it; memory at the end."""
+    suffix = f"{workers} worker{'s' if workers > 1 else ''}"
+    results = []
+    with serving(world, redis_url, workers) as (port, launcher):
+        for name, requests, events in (
+            ("GET recommendations (style)", recommendation_requests(world), 1),
+            ("GET recommendations (blended)", blended_requests(world), 1),
+            (_SINGLE_EVENT, purchase_requests(world, 1), 1),
+            ("POST of 50 purchases, events", purchase_requests(world, 50), 50),
+        ):
+            results += _load(f"{name}, {suffix}", port, requests, events, seconds)
+        for role, process in _processes(launcher):
+            results.append(Result(f"peak memory, {role}, {suffix}", peak_memory(process), "MiB"))
+    return results
+
+
+def measure_empty(seconds: float) -> list[Result]:
+    """The yardstick for HTTP: FastAPI that answers a constant of the same size."""
+    with serving_nothing() as port:
+        return _load("yardstick: empty FastAPI endpoint", port, (get("/v1/customers/a/recommendations"),), 1, seconds)
+
+
+def _load(name: str, port: int, requests: tuple[str, ...], events: int, seconds: float) -> list[Result]:
+    """As fast as it goes, then at half of that speed, latency counted from when each request was due."""
+    most = asyncio.run(measure(Load(port, requests, CONNECTIONS, seconds)))
+    half = asyncio.run(measure(Load(port, requests, CONNECTIONS, seconds, rate=max(1.0, most.per_second / 2))))
+    return [_result(name, most, events), _result(f"{name}, at half load", half, events)]
+
+
+def _result(name: str, measured: Measured, events: int) -> Result:
+    return Result(name, measured.per_second * events, "/s", measured.p50, measured.p90, measured.p99, measured.failed)
+
+
+def _processes(launcher: int) -> list[tuple[str, int]]:
+    """The launcher and its workers, where the system tells."""
+    try:
+        children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text(encoding="utf-8").split()
+    except OSError:
+        return []
+    return [(f"worker {number}", int(child)) for number, child in enumerate(children, 1) if is_alive(int(child))]
+
+
+def peak_memory(process: int) -> float:
+    """Most memory that a process ever held, in MiB (VmHWM); NaN where the system does not tell."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return float("nan")
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), float("nan"))

@@ -1,0 +1,129 @@
+"""The shop that is measured: a catalogue of any size around a real bundle's Fashion DNA, and its customers.
+
+What is measured must not depend on what a model learned, only on shapes: graphs, golden cases and spec are those of the
+live bundle, articles are its Fashion DNA with noise, purchases follow a power law of popularity.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.article_features import article_fingerprint
+from model_store.bundle import (
+    ARTICLE_DNA,
+    ARTICLES,
+    MANIFEST,
+    Bundle,
+    load_articles,
+    open_bundle,
+    publishing,
+    set_current,
+    write_articles,
+    write_manifest,
+)
+from model_store.dataset import DataSetFile, new_data_set, write_data_set_file
+from model_store.records import Article
+from model_store.tables import ARTICLES as ARTICLES_TABLE
+from model_store.tables import EVENTS as EVENTS_TABLE
+from model_store.tables import TableWriter
+
+DAY = 86_400
+HISTORY_DAYS = 365
+CATEGORIES, BRANDS, COLOURS, GENDERS = 20, 200, 15, 3
+_NOISE = 0.25  # of the components' own spread
+_CHUNK = 50_000  # purchases written at once
+
+
+@dataclass(frozen=True)
+class World:
+    """A store with one live bundle, and the data set that belongs to it."""
+
+    store: Path
+    data: Path
+    bundle: Bundle
+    articles: list[Article]
+    customer_ids: list[str]
+    purchases: int
+
+
+def make_world(live: Bundle, folder: Path, articles: int, customers: int, now: int, seed: int = 0) -> World:
+    """Write ``articles`` articles and ``customers`` histories that end at ``now`` (Unix seconds) into ``folder``."""
+    rng = np.random.default_rng(seed)
+    records = [_article(number, rng) for number in range(articles)]
+    bundle = _write_bundle(live, folder / "bundles", records, rng)
+    ids = [record.article_id for record in records]
+    shoppers = [f"bench-customer-{number}" for number in range(customers)]
+    with new_data_set(folder / "data") as stage:
+        _write_articles(stage, records)
+        purchases = _write_purchases(stage, ids, shoppers, now, rng)
+        write_data_set_file(stage, DataSetFile(name="bench", synthetic=True))
+    return World(folder / "bundles", folder / "data", bundle, records, shoppers, purchases)
+
+
+def _article(number: int, rng: np.random.Generator) -> Article:
+    category, brand, colour, gender = (int(rng.integers(size)) for size in (CATEGORIES, BRANDS, COLOURS, GENDERS))
+    return Article(
+        article_id=f"bench-{number:07}",
+        title=f"Article {number} of brand {brand}",
+        category=f"category {category}",
+        brand=f"brand {brand}",
+        colour=f"colour {colour}",
+        gender=f"gender {gender}",
+        price=round(float(rng.lognormal(3.5, 0.6)), 2),
+    )
+
+
+def _write_bundle(live: Bundle, store: Path, records: list[Article], rng: np.random.Generator) -> Bundle:
+    version = "bench"
+    dna = synthetic_dna(load_articles(live)[2], len(records), rng)
+    with publishing(store, version) as stage:
+        for name in live.manifest.files:
+            if name not in {ARTICLES, ARTICLE_DNA, MANIFEST}:
+                (stage / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(live.path(name), stage / name)
+        fingerprints = [article_fingerprint(record, None) for record in records]
+        write_articles(stage, [record.article_id for record in records], fingerprints, dna)
+        write_manifest(stage, live.manifest.model_copy(update={"version": version}))
+    set_current(store, version)
+    return open_bundle(store / version)
+
+
+def synthetic_dna(real: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """float32 (count, 128): rows of ``real`` (N, 128), drawn at random, each with noise of its own."""
+    rows = real[rng.integers(len(real), size=count)]
+    noise = rng.standard_normal(rows.shape, dtype=np.float32) * real.std(axis=0) * np.float32(_NOISE)
+    return np.asarray(rows + noise, np.float32)
+
+
+def _write_articles(stage: Path, records: list[Article]) -> None:
+    with TableWriter(stage, ARTICLES_TABLE) as table:
+        names = ("article_id", "title", "category", "brand", "colour", "gender", "price")
+        table.write({name: [getattr(record, name) for record in records] for name in names})
+
+
+def _write_purchases(stage: Path, articles: list[str], customers: list[str], now: int, rng: np.random.Generator) -> int:
+    """Histories of 1 to some 60 purchases, 10 on average, in time order of nobody; the number of purchases."""
+    lengths = np.minimum(rng.geometric(0.1, size=len(customers)), 60)
+    owners = np.repeat(np.arange(len(customers)), lengths)
+    rng.shuffle(owners)
+    popularity = 1.0 / (np.arange(len(articles)) + 10.0)
+    bought = rng.choice(len(articles), size=len(owners), p=popularity / popularity.sum())
+    times = now - rng.integers(1, HISTORY_DAYS * DAY, size=len(owners))
+    with TableWriter(stage, EVENTS_TABLE) as table:
+        for start in range(0, len(owners), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            table.write(
+                {
+                    "event_id": [f"bench-event-{number}" for number in range(start, start + len(owners[rows]))],
+                    "customer_id": [customers[owner] for owner in owners[rows]],
+                    "type": ["purchase"] * len(owners[rows]),
+                    "article_id": [articles[article] for article in bought[rows]],
+                    "timestamp": times[rows],
+                }
+            )
+    return len(owners)

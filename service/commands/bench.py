@@ -1,0 +1,82 @@
+"""``modiste bench``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from model_store.bundle import current_version, open_bundle
+from model_store.errors import InvalidConfig
+from service.bench import parts, served
+from service.bench.results import Result, hardware, table, write_json
+from service.bench.world import World, make_world
+from service.embedded import EmbeddedRedis
+from service.settings import Settings
+
+HELP = (
+    "Measure the service on this machine: requests over real sockets, search, LSTM steps, backfill, memory, next to "
+    "yardsticks from the same run. Needs a live bundle for its graphs; catalogue and customers are made up."
+)
+_QUICK_ARTICLES, _QUICK_CUSTOMERS = 20_000, 2_000
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--out", type=Path, metavar="JSON", help="also write the figures, machine and versions here")
+    parser.add_argument("--articles", type=_count, metavar="N", help="articles in stock (190000; quick: 20000)")
+    parser.add_argument("--customers", type=_count, metavar="N", help="customers with histories (20000; quick: 2000)")
+    parser.add_argument("--seconds", type=_count, metavar="N", help="length of each load (8; quick: 2)")
+    parser.add_argument("--quick", action="store_true", help="a look of half a minute instead of a measurement")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Measure everything, print the table, write the JSON."""
+    store = Settings.from_environment(os.environ).store
+    version = current_version(store)
+    if version is None:
+        raise InvalidConfig(f"{store} has no live bundle to measure with; 'make serve' makes one")
+    articles = options.articles or (_QUICK_ARTICLES if options.quick else 190_000)
+    customers = options.customers or (_QUICK_CUSTOMERS if options.quick else 20_000)
+    seconds = options.seconds or (2 if options.quick else 8)
+    with tempfile.TemporaryDirectory(prefix="modiste-bench-") as folder:
+        _say(f"making a shop of {articles:,} articles and {customers:,} customers")
+        world = make_world(open_bundle(store / version), Path(folder), articles, customers, int(time.time()))
+        with EmbeddedRedis(Path(folder) / "redis") as server:
+            results = _measure(world, server.url, float(seconds), quick=options.quick)
+    conditions = {"articles": articles, "customers": customers, "purchases": world.purchases, "seconds": seconds}
+    machine = hardware()
+    print(f"\n{machine['processor']}, {machine['cores']} cores for everything, {machine['memory_gib']} GiB\n")
+    print(table(results))
+    if options.out is not None:
+        write_json(options.out, results, conditions | {"connections": served.CONNECTIONS, "load_generator": "own"})
+        _say(f"wrote {options.out}")
+
+
+def _measure(world: World, redis_url: str, seconds: float, *, quick: bool) -> list[Result]:
+    calls = 200 if quick else 1_000
+    _say("search and LSTM, alone")
+    results = [*parts.measure_search(world, calls), *parts.measure_lstm(world, 4 * calls)]
+    results.append(parts.measure_redis(redis_url, 10 * calls))
+    _say(f"backfill of {world.purchases:,} purchases")
+    results += served.measure_backfill(world, redis_url)
+    _say("HTTP: an empty FastAPI application")
+    results += served.measure_empty(seconds)
+    for workers in (1, 2):
+        _say(f"HTTP: the service with {workers} worker{'s' if workers > 1 else ''}")
+        results += served.measure_service(world, redis_url, workers, seconds)
+    return results
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,148 @@
+"""`modiste serve` as a whole: real workers, a real embedded Redis, real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle, sample_articles
+from house.processes import wait_until
+from house.serving import Service, clean_environment, serving
+
+from service.lifeline import is_alive
+
+ARTICLES = [one.article.model_dump(mode="json", exclude_none=True, exclude={"image"}) for one in sample_articles(20)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    make_bundle(folder)
+    return folder
+
+
+def fill(service: Service) -> None:
+    status, answer = service.call("/v1/articles", ARTICLES, "PUT")
+    assert (status, answer["accepted"]) == (200, len(ARTICLES)), answer
+    stock = [{"article_id": article["article_id"], "quantity": 1} for article in ARTICLES]
+    assert service.call("/v1/stock", stock, "PATCH")[1]["accepted"] == len(ARTICLES)
+
+
+def purchase(service: Service, customer: str, article: str) -> None:
+    event = {"type": "purchase", "customer_id": customer, "article_id": article}
+    assert service.call("/v1/events", event) == (200, {"accepted": 1, "duplicates": 0, "rejected": []})
+
+
+def refused(folder: Path, **settings: object) -> str:
+    """What `modiste serve` says when it does not start; one line."""
+    result = subprocess.run(
+        [sys.executable, "-m", "modiste", "serve"],
+        cwd=folder,
+        env=clean_environment(settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1, result.stdout
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+def test_the_whole_life(tmp_path: Path, store: Path) -> None:
+    """Two workers serve, one is killed and replaced, Ctrl-C ends all, and the next start finds the data."""
+    with serving(tmp_path, store, workers=2) as service:
+        fill(service)
+        purchase(service, "Ada", "a001")
+        redis, workers = service.children_named("valkey"), service.children_named("service.worker")
+        assert (len(redis), len(workers)) == (1, 2)
+        os.kill(min(workers), signal.SIGKILL)
+        wait_until(lambda: len(service.children_named("service.worker") - workers) == 1)
+        assert service.get("/v1/customers/Ada")[0] == 200
+        children = service.children()
+        assert service.stop(signal.SIGINT) == 0
+        assert not any(is_alive(child) for child in children)
+        assert "Traceback" not in service.text
+    with serving(tmp_path, store) as service:
+        answer = service.get("/v1/customers/Ada/recommendations?n=200")[1]
+        shown = {article["article_id"] for article in answer["articles"]}
+        assert shown == {article["article_id"] for article in ARTICLES} - {"a001"}
+        check_printed_lines(service)
+        assert service.stop(signal.SIGTERM) == 0
+
+
+def check_printed_lines(service: Service) -> None:
+    """Both lines to paste are about Ada, the only customer, and do what they say."""
+    get, post = service.curl_lines
+    with urllib.request.urlopen(get[1], timeout=30) as answer:
+        assert b'"customer_id":"Ada"' in answer.read().replace(b" ", b"")
+    headers = dict([post[post.index("-H") + 1].split(": ")])
+    body = post[post.index("-d") + 1].encode()
+    with urllib.request.urlopen(urllib.request.Request(post[-1], body, headers), timeout=30) as answer:
+        assert b'"accepted":1' in answer.read().replace(b" ", b"")
+
+
+def test_nothing_outlives_a_killed_launcher_and_the_next_start_goes_on(tmp_path: Path, store: Path) -> None:
+    with serving(tmp_path, store) as service:
+        fill(service)
+        purchase(service, "Ada", "a002")
+        children = service.children()
+        service.process.kill()
+        service.process.wait()
+    with serving(tmp_path, store) as service:
+        assert len(service.get("/v1/customers/Ada")[1]["history"]) == 1
+    wait_until(lambda: not any(is_alive(child) for child in children))
+
+
+def test_an_embedded_redis_that_dies_is_started_again(tmp_path: Path, store: Path) -> None:
+    with serving(tmp_path, store) as service:
+        fill(service)
+        purchase(service, "Ada", "a003")
+        (server,) = service.children_named("valkey")
+        os.kill(server, signal.SIGKILL)
+        wait_until(lambda: bool(service.children_named("valkey") - {server}))
+        wait_until(lambda: service.get("/v1/customers/Ada")[0] == 200)
+        assert len(service.get("/v1/customers/Ada")[1]["history"]) == 1
+
+
+def test_a_taken_port_is_told_before_anything_is_started(tmp_path: Path, store: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        line = refused(tmp_path, MODISTE_PORT=port, MODISTE_STORE=store)
+    assert f"cannot listen on 127.0.0.1:{port} (address already in use)" in line
+    assert "MODISTE_PORT" in line
+    assert not (tmp_path / "var").exists()
+
+
+def test_a_store_without_a_bundle_is_told(tmp_path: Path) -> None:
+    assert "has no live bundle" in refused(tmp_path, MODISTE_PORT=0, MODISTE_STORE=tmp_path / "none")
+
+
+def test_a_live_version_that_is_gone_is_told(tmp_path: Path) -> None:
+    (tmp_path / "CURRENT").write_text("v1\n")
+    assert "CURRENT names 'v1', which is not there" in refused(tmp_path, MODISTE_PORT=0, MODISTE_STORE=tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, store: Path) -> None:
+    (tmp_path / "var").touch()
+    assert "cannot be written" in refused(tmp_path, MODISTE_PORT=0, MODISTE_STORE=store)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"MODISTE_PORT": "eighty"}, "MODISTE_PORT"),
+        ({"MODISTE_HOST": "0.0.0.0"}, "MODISTE_API_KEYS"),
+        ({"MODISTE_WORKER": "2"}, "did you mean MODISTE_WORKERS"),
+        ({"MODISTE_PORT": "0", "MODISTE_REDIS_URL": "redis://127.0.0.1:1"}, "no Redis answers"),
+    ],
+)
+def test_a_bad_setting_is_one_line(tmp_path: Path, settings: dict[str, object], told: str) -> None:
+    assert told in refused(tmp_path, **settings)
