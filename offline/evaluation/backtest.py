@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from model_store.time_features import TimeSpec
 from offline.article_tables import load_networks
 from offline.evaluation.metrics import Estimate, Figures, Float64, Scorecard, bootstrap, estimate
 from offline.evaluation.rankings import COMPARED, StaticStyles, blended, personal, popularity, static_styles
-from offline.evaluation.ranks import Ranking, Ranks, rank
+from offline.evaluation.ranks import Places, Ranking, Ranks, rank
 from offline.evaluation.tables import Table, tables
 from offline.evaluation.window import Task, Window, choose_window, make_task
 from offline.progress import Progress
@@ -45,6 +46,17 @@ class TableResult:
     differences: dict[tuple[str, str], dict[str, Estimate]]
 
 
+class Counted(NamedTuple):
+    """One model's ranks of all targets, and of the first-time ones."""
+
+    every: Ranks
+    first_time: Ranks
+
+    def places(self, table: Table) -> Places:
+        """Places of a table's purchases."""
+        return (self.first_time if table.first_time else self.every).places(table.tiers, table.chosen)
+
+
 @dataclass(frozen=True)
 class Result:
     """All that a backtest found."""
@@ -52,7 +64,7 @@ class Result:
     task: Task
     options: Options
     rankings: Sequence[Ranking]
-    ranks: dict[str, Ranks]
+    ranks: dict[str, Counted]
     """by model"""
     tables: Sequence[TableResult]
     static_unknown: int
@@ -67,7 +79,7 @@ def run_backtest(data: DataSet, run: Run, options: Options, progress: Progress) 
     ranks = {}
     for ranking in rankings:
         with progress.bar(f"ranking: {ranking.name}", task.targets.customers) as bar:
-            ranks[ranking.name] = rank(ranking, task.targets, bar.advance)
+            ranks[ranking.name] = Counted(*rank(ranking, (task.targets, task.first_time), bar.advance))
     return Result(task, options, rankings, ranks, _measure(task, ranks, options, progress), static.unknown)
 
 
@@ -100,10 +112,10 @@ def _rankings(task: Task, run: Run) -> tuple[list[Ranking], StaticStyles]:
     return rankings, static
 
 
-def _measure(task: Task, ranks: dict[str, Ranks], options: Options, progress: Progress) -> list[TableResult]:
+def _measure(task: Task, ranks: dict[str, Counted], options: Options, progress: Progress) -> list[TableResult]:
     """Bootstrap all tables at once, so that every figure and difference sees the same resampled customers."""
     chosen = [table for table in tables(task) if table.chosen.any()]
-    cards = [Scorecard(model.places(table.tiers, table.chosen)) for table in chosen for model in ranks.values()]
+    cards = [Scorecard(model.places(table)) for table in chosen for model in ranks.values()]
     with progress.bar("bootstrap", options.samples) as bar:
         values, sampled = bootstrap(cards, task.targets.customers, options.samples, options.seed, bar.advance)
     shape = (len(chosen), len(ranks), len(Figures._fields))
@@ -119,7 +131,7 @@ def _table_result(task: Task, table: Table, models: list[str], values: Float64, 
     return TableResult(
         table,
         int(table.chosen.sum()),
-        len(np.unique(task.targets.customer[table.chosen])),
+        len(np.unique((task.first_time if table.first_time else task.targets).customer[table.chosen])),
         int(sizes[list(table.tiers)].sum()),
         {model: _named(values[index], sampled[:, index]) for model, index in row.items()},
         {

@@ -40,11 +40,26 @@ class Targets:
 
     ``offsets`` int64 (K + 1): customer k's are the rows offsets[k]:offsets[k + 1]; ``candidate`` int64 (P), position
     among the candidates; ``tier_ends`` int64 (TIERS): the candidates of tier j end before tier_ends[j].
+    ``hidden`` int64, cut by ``hidden_offsets`` int64 (K + 1): candidates that a customer is not shown, none
+    of them a target.
     """
 
     offsets: NDArray[np.int64]
     candidate: NDArray[np.int64]
     tier_ends: NDArray[np.int64]
+    hidden_offsets: NDArray[np.int64]
+    hidden: NDArray[np.int64]
+
+    @classmethod
+    def among_all(
+        cls, offsets: NDArray[np.int64], candidate: NDArray[np.int64], tier_ends: NDArray[np.int64]
+    ) -> Targets:
+        """Targets where every customer is shown every candidate."""
+        return cls(offsets, candidate, tier_ends, np.zeros_like(offsets), np.zeros(0, np.int64))
+
+    def hidden_from(self, customer: int) -> NDArray[np.int64]:
+        """Candidates that are left out of this customer's ranking."""
+        return self.hidden[self.hidden_offsets[customer] : self.hidden_offsets[customer + 1]]
 
     @property
     def customers(self) -> int:
@@ -94,6 +109,7 @@ class Ranks:
     def count(self, customer: int, row: Float32) -> None:
         """Enter one customer's ranking: the scores ``row``, float32 (N), of all candidates."""
         own = slice(self._targets.offsets[customer], self._targets.offsets[customer + 1])
+        row = _without(row, self._targets.hidden_from(customer))
         bought, bounds = self._targets.candidate[own], [0, *self._targets.tier_ends.tolist()]
         scores = row[bought]
         blocks = [slice(low, high) for low, high in pairwise(bounds)]
@@ -123,22 +139,37 @@ class Ranks:
         sizes = np.diff(targets.tier_ends, prepend=0)[columns].sum()
         inside = np.isin(targets.tier, columns)
         bought = np.bincount(targets.customer[inside], minlength=targets.customers)
-        others: NDArray[np.int64] = (sizes - bought)[targets.customer]
+        hidden_from = np.repeat(np.arange(targets.customers), np.diff(targets.hidden_offsets))
+        inside = np.isin(np.searchsorted(targets.tier_ends, targets.hidden, side="right"), columns)
+        hidden = np.bincount(hidden_from[inside], minlength=targets.customers)
+        others: NDArray[np.int64] = (sizes - bought - hidden)[targets.customer]
         return others
 
 
-def rank(ranking: Ranking, targets: Targets, advance: Callable[[int], None]) -> Ranks:
-    """Rank all targets. ``advance`` hears how many customers were done.
+def _without(row: Float32, hidden: NDArray[np.int64]) -> Float32:
+    """Scores that put ``hidden`` below everything, so that they count neither as higher nor as equal."""
+    if not len(hidden):
+        return row
+    row = row.copy()
+    row[hidden] = -np.inf
+    return row
+
+
+def rank(ranking: Ranking, several: Sequence[Targets], advance: Callable[[int], None]) -> list[Ranks]:
+    """Rank several choices of targets over the same customers and candidates, scoring once for all.
+
+    ``advance`` hears how many customers were done.
 
     Memory stays bounded: the scores of a few customers at a time. Raises TrainingError where a score is not finite.
     """
-    ranks = Ranks(targets)
-    for customers in _chunks(targets):
+    ranks = [Ranks(targets) for targets in several]
+    for customers in _chunks(several[0]):
         scores = ranking.scores(customers)
         if not np.isfinite(scores).all():
             raise TrainingError(f"{ranking.name}: scores are not finite (NaN or overflow): train the model again")
         for customer, row in enumerate(scores, customers.start):
-            ranks.count(customer, row)
+            for one in ranks:
+                one.count(customer, row)
         advance(len(scores))
     return ranks
 

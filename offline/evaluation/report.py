@@ -11,24 +11,17 @@ from model_store.dataset import DataSet
 from offline.config import Config
 from offline.evaluation.backtest import Result, TableResult
 from offline.evaluation.metrics import Estimate
-from offline.evaluation.tables import ALL
+from offline.evaluation.tables import ALL, KNOWN_ONLY
 from offline.run import Run, Split
 
-_BETRAYED = 0.9
 _WHOLE = {"cover_10", "cover_50", "cover_90"}
 _PERCENT = {"auc", "recall_10", "recall_100"}
-
-
-def stock_tells_sales(result: Result) -> bool:
-    """Whether nearly every never-sold candidate was bought: then being a candidate gives away the answer."""
-    new, bought = result.task.new_candidates, result.task.new_candidates_bought
-    return new > 0 and bought >= _BETRAYED * new
 
 
 def headline(result: Result) -> TableResult:
     """The table that speaks for the whole: all purchases, or known articles where stock gives new ones away."""
     names = {one.table.name: one for one in result.tables}
-    return names.get("known", names[ALL]) if stock_tells_sales(result) else names[ALL]
+    return names.get(KNOWN_ONLY, names[ALL]) if result.task.stock_tells_sales else names[ALL]
 
 
 def as_json(result: Result, data: DataSet, run: Run) -> dict[str, Any]:
@@ -52,7 +45,7 @@ def as_json(result: Result, data: DataSet, run: Run) -> dict[str, Any]:
         "candidates": task.targets.candidates,
         "new_candidates": task.new_candidates,
         "new_candidates_bought": task.new_candidates_bought,
-        "stock_tells_sales": stock_tells_sales(result),
+        "stock_tells_sales": result.task.stock_tells_sales,
         "headline": headline(result).table.name,
         "parameters": {ranking.name: ranking.parameters for ranking in result.rankings},
         "tables": {one.table.name: _table_json(one) for one in result.tables},
@@ -99,7 +92,7 @@ def _summary(result: Result) -> str:
     one = headline(result)
     found = ", ".join(f"{model} {_show('auc', figures['auc'])}" for model, figures in one.models.items())
     text = f"**AUC ({one.table.title[0].lower() + one.table.title[1:]}): {found}.**"
-    if stock_tells_sales(result):
+    if result.task.stock_tells_sales:
         text += (
             f"\n\n> **Caution.** {result.task.new_candidates_bought:,} of the {result.task.new_candidates:,} "
             "candidates never sold before the window were bought in it: this data set's stock is known from its sales. "
@@ -200,7 +193,8 @@ customer with a purchase in it, at the time of that customer's first one, from w
   average of those sales over the articles that were then in stock. **static**: f·s; a customer unknown to the static
   model gets the mean of all its styles. **dynamic**: f·d, d read at the customer's first purchase in the window.
   **blended**: f·d + w·log(1 + sales of those 7 days), w fitted on validation data; as in the service, a customer
-  without purchases gets what sold those 7 days first, the rest by f·d. Articles already bought are not taken out.
+  without purchases gets what sold those 7 days first, the rest by f·d. Articles that a customer bought before are
+  ranked like all others, except in the table of first-time purchases.
 - **AUC**: mean over purchases of the share of articles not bought by the customer that rank lower, ties counting half.
   **for 10% …**: number of recommendations that cover this share of the purchases (equation 4). **Recall@n**: share of
   the purchases within the first n. **MRR**: mean of 1 / rank. **parameters**: weights beyond Fashion DNA's network,

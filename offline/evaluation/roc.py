@@ -26,16 +26,17 @@ _POINTS = 4_000
 
 def draw_roc(path: Path, result: Result, one: TableResult, data_set: str) -> None:
     """Write the ROC of all models in one table as PNG."""
-    figure = Figure(figsize=(8, 7.2), dpi=160, layout="constrained")
+    figure = Figure(figsize=(7.6, 8.2), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    inset = axes.inset_axes((0.47, 0.1, 0.5, 0.46))
+    inset = axes.inset_axes((0.57, 0.075, 0.41, 0.36))
     curves = {model: _curve(result, one, model) for model in _LOOKS}
     for model, (share, found) in curves.items():
         auc = one.models[model]["auc"]
         label = f"{model}: AUC {100 * auc.value:.1f}% [{100 * auc.low:.1f}, {100 * auc.high:.1f}]"
         axes.plot(share, found, label=label, linewidth=2, **_LOOKS[model])
         inset.plot(share, found, linewidth=1.6, **_LOOKS[model])
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=10, handlelength=3.2)
     _finish(axes, f"{data_set}: {one.table.title}\n{one.purchases:,} purchases, {one.candidates:,} candidates")
     _finish_inset(inset, one.candidates, min(found[found > 0].min() for _, found in curves.values()))
     figure.savefig(path, metadata={"Software": None})
@@ -43,7 +44,7 @@ def draw_roc(path: Path, result: Result, one: TableResult, data_set: str) -> Non
 
 def _curve(result: Result, one: TableResult, model: str) -> tuple[Float64, Float64]:
     """(j / z, R_j / R_z) on a grid that is fine at both scales, from j = 1 on."""
-    places = result.ranks[model].places(one.table.tiers, one.table.chosen)
+    places = result.ranks[model].places(one.table)
     coverage = Coverage(places.above, places.tied)
     curve = coverage.curve(np.ones(len(places.above)))
     z = one.candidates
@@ -63,15 +64,12 @@ def _finish(axes: Any, title: str) -> None:
     axes.grid(color="#EEEEEE", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(
-        loc="upper left", bbox_to_anchor=(0.44, 0.745), frameon=True, framealpha=0.95, edgecolor="#DDDDDD", fontsize=9
-    )
 
 
 def _finish_inset(inset: Any, candidates: int, lowest: float) -> None:
     inset.plot([1 / candidates, 1], [1 / candidates, 1], color="#BBBBBB", linewidth=1, zorder=0)
     inset.set(xscale="log", yscale="log", xlim=(1 / candidates, 1), ylim=(max(lowest / 1.5, 1 / candidates), 1.15))
-    inset.set_title("leading ranks, both axes logarithmic", fontsize=8.5)
+    inset.set_title("the first ranks (log-log)", fontsize=9)
     inset.tick_params(labelsize=8)
     inset.grid(color="#EEEEEE", linewidth=0.6)
     if candidates > 10:

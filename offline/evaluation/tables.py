@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from offline.evaluation.window import KNOWN, NEW, RECENT, RECENT_DAYS, Task
 
-ALL = "all"
+ALL, KNOWN_ONLY = "all", "known"
+_EVERY = (RECENT, KNOWN, NEW)
 
 
 @dataclass(frozen=True)
@@ -20,43 +21,49 @@ class Table:
     title: str
     tiers: tuple[int, ...]
     chosen: NDArray[np.bool_]
+    first_time: bool = False
+    """whether P counts the task's ``first_time`` targets"""
 
 
 def tables(task: Task) -> list[Table]:
     """All tables of a task; some may be empty."""
-    return [*_by_article(task), *_by_history(task)]
+    return [*_by_article(task), _first_time(task), *_by_history(task)]
 
 
 def _by_article(task: Task) -> list[Table]:
-    tier, every = task.targets.tier, (RECENT, KNOWN, NEW)
+    tier = task.targets.tier
+    recent = f"Recent articles only: only articles sold in the {RECENT_DAYS} days before are ranked"
     return [
-        Table(ALL, "All purchases, among all articles in stock", every, np.ones(len(tier), bool)),
-        Table("new", "New articles: purchases of articles never sold before, among all in stock", every, tier == NEW),
+        Table(ALL, "All purchases, among all articles in stock", _EVERY, np.ones(len(tier), bool)),
+        Table("new", "New articles: purchases of articles never sold before, among all in stock", _EVERY, tier == NEW),
         Table("new_only", "New articles among themselves: only never sold ones are ranked", (NEW,), tier == NEW),
-        Table("known", "Known articles only: only articles sold before are ranked", (RECENT, KNOWN), tier != NEW),
-        Table(
-            "recent",
-            f"Recent articles only: only articles sold in the {RECENT_DAYS} days before are ranked",
-            (RECENT,),
-            tier == RECENT,
-        ),
+        Table(KNOWN_ONLY, "Known articles only: only articles sold before are ranked", (RECENT, KNOWN), tier != NEW),
+        Table("recent", recent, (RECENT,), tier == RECENT),
     ]
+
+
+def _first_time(task: Task) -> Table:
+    tiers, among = _fair(task)
+    chosen = np.isin(task.first_time.tier, tiers)
+    title = f"First-time purchases: what a customer bought before is not ranked, as in the service{among}"
+    return Table("first_time", title, tiers, chosen, first_time=True)
+
+
+def _fair(task: Task) -> tuple[tuple[int, ...], str]:
+    """All candidates, or the known ones where stock gives the new ones away."""
+    return ((RECENT, KNOWN), ", known articles only") if task.stock_tells_sales else (_EVERY, "")
 
 
 def _by_history(task: Task) -> list[Table]:
+    """By how much is known of the customer."""
     sizes = task.history_sizes[task.targets.customer]
-    steps = (
-        (0, 0, "no earlier purchase"),
-        (1, 3, "1 to 3 earlier purchases"),
-        (4, 10, "4 to 10"),
-        (11, None, "11 and more"),
+    tiers, among = _fair(task)
+    counted = np.isin(task.targets.tier, tiers)
+    groups = (
+        ("history_some", "at least 1 earlier purchase", sizes >= 1),
+        ("history_none", "no earlier purchase", sizes == 0),
+        ("history_1_3", "1 to 3 earlier purchases", (sizes >= 1) & (sizes <= 3)),
+        ("history_4_10", "4 to 10 earlier purchases", (sizes >= 4) & (sizes <= 10)),
+        ("history_11", "11 earlier purchases or more", sizes >= 11),
     )
-    return [
-        Table(
-            f"history_{low}" if low == high else f"history_{low}_{'' if high is None else high}".rstrip("_"),
-            f"All purchases, of customers with {words}",
-            (RECENT, KNOWN, NEW),
-            (sizes >= low) & (sizes <= (np.inf if high is None else high)),
-        )
-        for low, high, words in steps
-    ]
+    return [Table(name, f"Customers with {words}{among}", tiers, counted & group) for name, words, group in groups]

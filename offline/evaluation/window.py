@@ -21,6 +21,7 @@ from offline.style_lstm import customer_index
 
 DAY = 86_400
 RECENT_DAYS = 28
+_BETRAYED = 0.9
 RECENT, KNOWN, NEW = range(TIERS)
 """Tiers of candidates: sold in the 28 days before the window; sold only earlier; never sold before it."""
 
@@ -47,6 +48,8 @@ class Task:
     candidates: NDArray[np.int64]
     """(N) index into the data set's articles, tier by tier"""
     targets: Targets
+    first_time: Targets
+    """targets never bought before by their customer, who is not shown what was bought before: as the service answers"""
     sales: NDArray[np.float64]
     """(N) sales of the 7 days before the window"""
     entering: NDArray[np.bool_]
@@ -73,6 +76,11 @@ class Task:
     def new_candidates(self) -> int:
         """How many candidates were never sold before the window."""
         return int(self.targets.tier_ends[NEW] - self.targets.tier_ends[KNOWN])
+
+    @property
+    def stock_tells_sales(self) -> bool:
+        """Whether nearly every never-sold candidate was bought: then being a candidate gives away the answer."""
+        return self.new_candidates > 0 and self.new_candidates_bought >= _BETRAYED * self.new_candidates
 
     @property
     def new_candidates_bought(self) -> int:
@@ -124,15 +132,18 @@ def make_task(data: DataSet, window: Window) -> Task:
     position[candidates] = np.arange(len(candidates))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(buyers)))])
 
+    customer_ids = [bought.customer_ids[index] for index in buyers]
+    targets = Targets.among_all(offsets, position[article[sellable]], tier_ends)
     week = np.bincount(known.between(start - TRENDING_DAYS * DAY, start).article, minlength=len(data.article_ids))
     on_sale = np.count_nonzero(data.availability.in_stock_between(start - TRENDING_DAYS * DAY, start))
     return Task(
         window,
-        [bought.customer_ids[index] for index in buyers],
+        customer_ids,
         known,
         bought.timestamp[bought.offsets[buyers]],
         candidates,
-        Targets(offsets, position[article[sellable]], tier_ends),
+        targets,
+        _first_time(targets, known, customer_index(known, customer_ids), position),
         week[candidates].astype(np.float64),
         ~data.availability.in_stock_at(start)[candidates],
         float(week.sum() / max(on_sale, 1)),
@@ -153,3 +164,26 @@ def _distinct_pairs(bought: Purchases, articles: int) -> tuple[NDArray[np.int64]
     """(customer, article) of each pair that occurs, sorted: the paper ranks the set of articles a customer bought."""
     pairs = np.unique(bought.customer.astype(np.int64) * articles + bought.article)
     return pairs // articles, pairs % articles
+
+
+def _first_time(
+    targets: Targets, known: Purchases, known_customer: NDArray[np.int64], position: NDArray[np.int64]
+) -> Targets:
+    """Targets less repeats. ``position`` (articles): place among the candidates, −1 for what is none."""
+    owned = [_owned(known, customer, position) for customer in known_customer.tolist()]
+    kept = [
+        np.setdiff1d(targets.candidate[low:high], own)
+        for low, high, own in zip(targets.offsets, targets.offsets[1:], owned, strict=False)
+    ]
+    return Targets(_ends(kept), np.concatenate(kept), targets.tier_ends, _ends(owned), np.concatenate(owned))
+
+
+def _owned(known: Purchases, customer: int, position: NDArray[np.int64]) -> NDArray[np.int64]:
+    if customer < 0:
+        return np.zeros(0, np.int64)
+    places = np.unique(position[known.article[known.offsets[customer] : known.offsets[customer + 1]]])
+    return places[places >= 0]
+
+
+def _ends(groups: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum([len(group) for group in groups])]).astype(np.int64)

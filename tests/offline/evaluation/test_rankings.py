@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_runs import DAY, START, write_shop
+
+from model_store.bundle import Blend
+from offline.evaluation.rankings import blended, personal, popularity, static_styles
+from offline.evaluation.window import Task, Window, make_task
+
+EVERYONE = slice(0, 2)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    """Candidates best (3 sales), good (1 sale), dull (none), late (enters); ann has a history, cid has none."""
+    rows = [("ann", "best", 48), ("bob", "best", 48), ("bob", "best", 49), ("bob", "good", 44), ("bob", "dull", 30)]
+    rows += [("ann", "dull", 51), ("cid", "best", 52)]
+    stock = {"best": (0, None), "good": (0, None), "dull": (0, None), "late": (55, None)}
+    data = write_shop(tmp_path / "shop", list(stock), rows, stock=stock)
+    return make_task(data, Window(START + 50 * DAY, START + 60 * DAY))
+
+
+def test_popularity_counts_the_week_before_and_gives_the_average_to_what_enters(task: Task) -> None:
+    scores = popularity(task).scores(EVERYONE)
+    assert scores.tolist() == [[3, 1, 0, pytest.approx(4 / 3)]] * 2
+    assert popularity(task).parameters is None
+
+
+def test_customers_unknown_to_the_static_model_get_the_mean_style() -> None:
+    trained = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    styles = static_styles(["new", "bob", "newer"], ["ann", "bob"], trained)
+    assert styles.style.tolist() == [[0.5, 0.5], [0.0, 1.0], [0.5, 0.5]]
+    assert styles.unknown == 2
+
+
+def test_personal_scores_are_inner_products() -> None:
+    rng = np.random.default_rng(0)
+    style, dna = (rng.normal(size=(size, 128)).astype(np.float32) for size in (2, 5))
+    scores = personal("dynamic", 7, style, dna).scores(slice(1, 2))
+    np.testing.assert_allclose(scores, [[float(style[1] @ row) for row in dna]], rtol=1e-5)
+
+
+def test_the_blend_adds_the_trend_for_who_has_a_history(task: Task) -> None:
+    style = np.array([[1.0], [1.0]], np.float32)
+    dynamic = personal("dynamic", 7, style, np.array([[0.0], [9.0], [2.0], [1.0]], np.float32))
+    ranking = blended(dynamic, task, Blend(trend=2.0))
+    warm, cold = ranking.scores(EVERYONE)
+    np.testing.assert_allclose(warm, [2 * np.log(4), 9 + 2 * np.log(2), 2, 1], rtol=1e-6)
+    assert np.argsort(-cold).tolist() == [0, 1, 2, 3]  # best sellers first, then by style
+    assert ranking.parameters == 8
