@@ -1,0 +1,123 @@
+"""Articles → Fashion DNA by one bundle's graphs, or straight from its table where training has encoded the very same.
+
+Nothing here waits for anything but the processor: call it in a thread where an event loop must go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from model_store import DNA_SIZE
+from model_store.article_features import ArticleEncoder, Image8, article_fingerprint, decode_image
+from model_store.bundle import FASHION_DNA, IMAGE_ENCODER, Bundle, load_articles
+from model_store.errors import InvalidRecord
+from model_store.graphs import FashionDna, ImageEncoder
+from model_store.records import Article
+from service.catalogue.pictures import kept_picture
+from service.catalogue.records import Float32, StoredArticle
+from service.engine.index import InvalidVector, check_vectors
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """``dna`` float32 (N, 128) of N articles; ``refused`` names by index those that have none, their rows are 0."""
+
+    dna: Float32
+    refused: Mapping[int, InvalidRecord]
+
+    @property
+    def usable(self) -> list[int]:
+        """Indexes of the articles that have DNA, ascending."""
+        return [index for index in range(len(self.dna)) if index not in self.refused]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """DNA of the trained catalogue by fingerprint: ``dna`` float32 (N, 128)."""
+
+    row_of: Mapping[bytes, int]
+    dna: Float32
+
+
+def prepare(article: Article, image: bytes | None) -> StoredArticle:
+    """The article as it is kept, from the picture as it was sent. Raises InvalidRecord (field ``image``).
+
+    The fingerprint is that of the picture as sent, so training and serving agree on it whatever is kept.
+    """
+    kept = None if image is None else kept_picture(image)
+    return StoredArticle(article, article_fingerprint(article, image), kept)
+
+
+class CatalogueEncoder:
+    """Encodes articles by one bundle. May be called from several threads."""
+
+    def __init__(self, bundle: Bundle, threads: int = 1):
+        self._bundle, self._spec = bundle, bundle.manifest.article_spec
+        self._features = ArticleEncoder(self._spec)
+        self._images = ImageEncoder(bundle.path(IMAGE_ENCODER), threads)
+        self._network = FashionDna(bundle.path(FASHION_DNA), threads)
+
+    @property
+    def bundle_version(self) -> str:
+        return self._bundle.version
+
+    def encode(self, articles: Sequence[StoredArticle]) -> Encoded:
+        """DNA of each article; what has no readable picture where it should have one is refused by itself."""
+        dna = np.zeros((len(articles), DNA_SIZE), np.float32)
+        unknown: list[int] = []
+        for index, stored in enumerate(articles):
+            row = self._table.row_of.get(bytes.fromhex(stored.fingerprint))
+            if row is None:
+                unknown.append(index)
+            else:
+                dna[index] = self._table.dna[row]
+        refused: dict[int, InvalidRecord] = {}
+        for start in range(0, len(unknown), BATCH):
+            self._encode_batch(articles, unknown[start : start + BATCH], dna, refused)
+        return Encoded(dna, refused)
+
+    def forget_table(self) -> None:
+        """Free the trained catalogue's table; it is read again where it is needed."""
+        self.__dict__.pop("_table", None)
+
+    @cached_property
+    def _table(self) -> _Table:
+        _, fingerprints, dna = load_articles(self._bundle)
+        return _Table({bytes.fromhex(digest): row for row, digest in enumerate(fingerprints)}, dna)
+
+    def _encode_batch(
+        self, articles: Sequence[StoredArticle], batch: Sequence[int], dna: Float32, refused: dict[int, InvalidRecord]
+    ) -> None:
+        """Fill ``dna`` for the articles at ``batch``, or say in ``refused`` why not."""
+        pictures: dict[int, Image8] = {}
+        for index in batch:
+            image = articles[index].image
+            if image is not None:
+                try:
+                    pictures[index] = decode_image(image, self._spec)
+                except InvalidRecord as error:
+                    refused[index] = error
+        chosen = [index for index in batch if index not in refused]
+        if not chosen:
+            return
+        embeddings = np.zeros((len(chosen), self._images.size), np.float32)
+        with_picture = [place for place, index in enumerate(chosen) if index in pictures]
+        if with_picture:
+            embeddings[with_picture] = self._images.encode(
+                np.stack([pictures[chosen[place]] for place in with_picture])
+            )
+        features = self._features.encode(
+            [articles[index].article for index in chosen], [index in pictures for index in chosen]
+        )
+        vectors = self._network.encode(features, embeddings)
+        for place, index in enumerate(chosen):
+            try:
+                dna[index] = check_vectors(vectors[place], f"Fashion DNA by bundle '{self.bundle_version}'")
+            except InvalidVector as error:
+                refused[index] = InvalidRecord(str(error))

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from model_store.article_features import article_fingerprint
+from model_store.bundle import load_articles
+from service.catalogue.encoder import CatalogueEncoder, prepare
+
+from .bundled import bundle, encoder, prepared
+from .test_pictures import picture
+
+
+def test_the_trained_catalogue_comes_from_the_table():
+    articles = prepared()
+    ids, _, table = load_articles(bundle())
+    encoded = encoder().encode(articles)
+    assert [stored.article.article_id for stored in articles] == list(ids)
+    assert not encoded.refused
+    assert (encoded.dna == table).all()
+
+
+def test_what_the_graphs_make_of_the_trained_articles_is_what_the_table_says():
+    articles = prepared()
+    unknown = [replace(stored, fingerprint="0" * 64) for stored in articles]
+    np.testing.assert_allclose(encoder().encode(unknown).dna, encoder().encode(articles).dna, atol=1e-4)
+
+
+def test_a_batch_equals_one_by_one_across_batch_borders():
+    articles = [replace(stored, fingerprint=f"{number:064x}") for number, stored in enumerate(prepared() * 5)]
+    together = encoder().encode(articles).dna
+    alone = np.concatenate([encoder().encode([stored]).dna for stored in articles])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_an_unreadable_picture_costs_that_one_article_only():
+    articles = [replace(stored, fingerprint="1" * 64) for stored in prepared()[:3]]
+    articles[1] = replace(articles[1], image=b"no picture")
+    encoded = encoder().encode(articles)
+    assert encoded.usable == [0, 2]
+    assert encoded.refused[1].field == "image"
+    assert "not a readable picture" in str(encoded.refused[1])
+    assert encoded.dna[2].any()
+
+
+def test_a_picture_counts():
+    article = prepared()[0].article
+    with_picture = prepare(article, picture(16, 24))
+    without = prepare(article, None)
+    dna = encoder().encode([with_picture, without]).dna
+    assert np.abs(dna[0] - dna[1]).max() > 1e-3
+
+
+def test_a_fingerprint_is_that_of_the_picture_as_it_was_sent():
+    article, large = prepared()[0].article, picture(400, 800)
+    stored = prepare(article, large)
+    assert stored.fingerprint == article_fingerprint(article, large)
+    assert stored.image is not None
+    assert len(stored.image) < len(large)
+
+
+def test_nothing_gives_nothing_and_a_forgotten_table_is_read_again():
+    fresh = CatalogueEncoder(bundle())
+    assert fresh.encode([]).dna.shape == (0, 128)
+    before = fresh.encode(prepared()).dna
+    fresh.forget_table()
+    assert (fresh.encode(prepared()).dna == before).all()
+    assert fresh.bundle_version == "one"
