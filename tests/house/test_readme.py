@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib
 import re
 import shlex
@@ -82,6 +83,8 @@ async def test_every_curl_line_works(line: str, redis_url: str, tmp_path: Path) 
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://service", timeout=60) as client:
+            while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - as a probe does
+                await asyncio.sleep(0.05)
             method, path, headers, body = as_request(line)
             answer = await client.request(method, path, headers=headers, content=body)
             assert answer.status_code == 200, answer.text

@@ -39,7 +39,9 @@ async def main(url, store, article):
         async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
             while (await client.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.05)
-            assert (await client.put("/v1/articles", content=article)).json()["accepted"] == 1
+            headers = {"Content-Type": "application/json"}
+            answer = await client.put("/v1/articles", content=article, headers=headers)
+            assert answer.json().get("accepted") == 1, answer.text
             answer = await client.get("/v1/customers/Ada/recommendations")
             assert answer.status_code == 200, answer.text
     assert not FORBIDDEN & set(sys.modules)
