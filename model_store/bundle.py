@@ -11,6 +11,7 @@ Published by writing aside and renaming, so that a reader sees a whole bundle or
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -31,6 +32,7 @@ from safetensors.numpy import load_file, save_file
 from model_store import DNA_SIZE
 from model_store.article_features import ArticleSpec
 from model_store.errors import InvalidBundle
+from model_store.records import describe_validation_error
 from model_store.time_features import TimeSpec
 
 FORMAT_VERSION = 1
@@ -45,6 +47,7 @@ GOLDEN_CASES = "golden.json"
 GOLDEN_ARRAYS = "golden.safetensors"
 REQUIRED_FILES = (IMAGE_ENCODER, FASHION_DNA, STYLE_LSTM, ARTICLES, ARTICLE_DNA, GOLDEN_CASES, GOLDEN_ARRAYS)
 
+_STAGE = ".stage-"
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -103,6 +106,10 @@ class Manifest(BaseModel):
     files: dict[str, FileEntry] = {}
 
 
+class _Format(BaseModel):
+    format_version: int
+
+
 class _ArticleTable(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -127,7 +134,7 @@ class Bundle:
 
 def open_bundle(folder: Path) -> Bundle:
     """Read and verify a bundle. Raises InvalidBundle with the file and the reason; nothing is changed."""
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     if manifest.version != folder.name:
         raise InvalidBundle(f"{folder}: {MANIFEST} says version '{manifest.version}', the folder is '{folder.name}'")
     for name in REQUIRED_FILES:
@@ -146,23 +153,22 @@ def open_bundle(folder: Path) -> Bundle:
     return Bundle(folder, manifest)
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
+    """What a bundle says of itself; its files are not looked at. Raises InvalidBundle."""
     path = folder / MANIFEST
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InvalidBundle(f"{path}: cannot be read ({error.strerror})") from None
     try:
-        manifest = Manifest.model_validate_json(content)
+        # First of all, since the fields of another format are not ours to judge.
+        found = _Format.model_validate_json(content).format_version
+        if found != FORMAT_VERSION:
+            raise InvalidBundle(f"{path}: format version {found} is unknown; this release reads {FORMAT_VERSION}")
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise InvalidBundle(f"{path}: {place}: {first['msg']}") from None
-    if manifest.format_version != FORMAT_VERSION:
-        raise InvalidBundle(
-            f"{path}: format version {manifest.format_version} is unknown; this release reads {FORMAT_VERSION}"
-        )
-    return manifest
+        field, message = describe_validation_error(error)
+        raise InvalidBundle(f"{path}: {f'{field}: ' if field else ''}{message}") from None
 
 
 def write_articles(stage: Path, ids: Sequence[str], fingerprints: Sequence[str], dna: NDArray[np.float32]) -> None:
@@ -205,20 +211,64 @@ def hash_file(path: Path) -> str:
 def publishing(store: Path, version: str) -> Iterator[Path]:
     """A folder to write a new bundle into: renamed to ``<store>/<version>`` where the block ends well, else removed.
 
-    Write every file but the manifest, then call ``write_manifest``. Raises InvalidBundle where the version exists.
+    Write every file but the manifest, then call ``write_manifest``. What a killed writer left behind is cleared away.
+    Raises InvalidBundle where the version exists or the store cannot be written.
     """
     if not _VERSION.fullmatch(version):
         raise InvalidBundle(f"version '{version}' must be 1 to 100 letters, digits, dots, dashes or underscores")
+    taken = InvalidBundle(f"{store / version} exists already; bundles are immutable, so choose another version")
     if (store / version).exists():
-        raise InvalidBundle(f"{store / version} exists already; bundles are immutable, so choose another version")
-    store.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=store))
+        raise taken
+    stage, lock = _open_stage(store)
     try:
         yield stage
         stage.chmod(0o755)
-        stage.rename(store / version)
+        try:
+            stage.rename(store / version)
+        except OSError:
+            if (store / version).exists():  # another writer was faster
+                raise taken from None
+            raise
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+        os.close(lock)
+
+
+def _open_stage(store: Path) -> tuple[Path, int]:
+    """A new folder aside, and the descriptor whose lock says that its writer lives."""
+    with _store_lock(store):
+        for left in store.glob(f"{_STAGE}*"):
+            descriptor = os.open(left, os.O_RDONLY)
+            if _lock(descriptor):
+                shutil.rmtree(left, ignore_errors=True)
+            os.close(descriptor)
+        stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=store))
+        descriptor = os.open(stage, os.O_RDONLY)
+        _lock(descriptor)
+        return stage, descriptor
+
+
+@contextmanager
+def _store_lock(store: Path) -> Iterator[None]:
+    """Held while stages are made and cleared, so that none is cleared before it is locked."""
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(store / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InvalidBundle(f"{store} cannot be written ({error.strerror})") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_manifest(stage: Path, manifest: Manifest) -> None:
@@ -240,17 +290,28 @@ def versions(store: Path) -> list[str]:
 
 
 def current_version(store: Path) -> str | None:
-    """The version that CURRENT names, or None where none was ever activated."""
+    """The version that CURRENT names, or None where none was ever activated.
+
+    Raises InvalidBundle where CURRENT cannot be read or names what can be no version.
+    """
     try:
-        return (store / CURRENT).read_text(encoding="utf-8").strip() or None
+        version = (store / CURRENT).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidBundle(f"{store / CURRENT} cannot be read ({error})") from None
+    if not _VERSION.fullmatch(version):
+        raise InvalidBundle(f"{store / CURRENT} names '{version}', which is no version; activate a bundle again")
+    return version
 
 
 def set_current(store: Path, version: str) -> None:
-    """Let CURRENT name ``version``, in one atomic rename."""
+    """Let CURRENT name ``version``, in one atomic rename. Raises InvalidBundle where the store has no such bundle."""
     if version not in versions(store):
         raise InvalidBundle(f"{store} has no bundle '{version}'; it has {', '.join(versions(store)) or 'none'}")
     aside = store / f".{CURRENT}-{os.getpid()}"
-    aside.write_text(version + "\n", encoding="utf-8")
-    aside.replace(store / CURRENT)
+    try:
+        aside.write_text(version + "\n", encoding="utf-8")
+        aside.replace(store / CURRENT)
+    except OSError as error:
+        raise InvalidBundle(f"{store / CURRENT} cannot be written ({error.strerror})") from None
