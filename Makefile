@@ -56,7 +56,7 @@ clean: ## remove the environment and all that was generated, but for var/ and bu
 # The environment, from pip alone; the constraints pin every package, so that builds are reproducible.
 $(STAMP): pyproject.toml requirements/constraints.txt
 	@$(PYTHON) -c 'import sys; assert sys.version_info[:2] >= (3, 11)' || { echo "make: $(PYTHON) is missing or older than 3.11; name another with PYTHON=…" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing packages into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c requirements/constraints.txt -e '.[$(EXTRAS),service,offline,dev]'
 	@touch $@
