@@ -30,12 +30,12 @@ class Importer(Protocol):
     """Reads one foreign layout and writes the tables of a data set.
 
     ``window_days`` is the length of the evaluation window at the end of the data: whatever an importer computes
-    (prices, stock) must not depend on sales inside it. ``rows`` limits how many rows of the sales are read (None: all).
+    (prices, stock) must not depend on sales inside it.
     """
 
     window_days: int
 
-    def __init__(self, window_days: int | None = None, rows: int | None = None): ...
+    def __init__(self, window_days: int | None = None): ...
 
     def write(self, source: Path, stage: Path) -> DataSetFile:
         """Write the tables of the data in ``source`` into ``stage`` and describe them. Raises InvalidData."""
@@ -61,8 +61,8 @@ class CsvFile:
         if not self._path.is_file():
             raise InvalidData(f"is missing in {folder}", file=name)
 
-    def batches(self, rows: int | None = None) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """(number of the first row, text columns) up to ``rows`` rows, under a progress bar over the file's bytes."""
+    def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """(number of the first row, text columns), under a progress bar over the file's bytes."""
         total = self._path.stat().st_size
         with (
             tqdm(total=total, desc=self.name, unit="B", unit_scale=True, leave=False) as bar,
@@ -70,10 +70,6 @@ class CsvFile:
         ):
             first_row = 0
             for batch in self._read(raw):
-                if rows is not None:
-                    batch = batch.slice(0, max(rows - first_row, 0))  # noqa: PLW2901
-                if not batch.num_rows:
-                    break
                 yield first_row, batch
                 first_row += batch.num_rows
                 bar.update(raw.tell() - bar.n)
@@ -103,9 +99,9 @@ class CsvFile:
         """An error about one value of this file."""
         return InvalidData(message, file=self.name, row=row, column=column)
 
-    def ids(self, batch: pa.RecordBatch, column: str, first_row: int) -> pa.Array:
-        """A text column in which nothing may be empty."""
-        self._refuse(pc.equal(batch.column(column), ""), batch, column, first_row, "an id")
+    def filled(self, batch: pa.RecordBatch, column: str, first_row: int, expected: str = "an id") -> pa.Array:
+        """A text column in which nothing may be empty; ``expected`` says in words what it holds."""
+        self._refuse(pc.equal(batch.column(column), ""), batch, column, first_row, expected)
         return batch.column(column)
 
     def days(self, batch: pa.RecordBatch, column: str, first_row: int) -> NDArray[np.int64]:

@@ -53,15 +53,14 @@ _WOMEN_INDEXES = {"Ladieswear", "Lingeries/Tights", "Ladies Accessories"}
 class HmImporter:
     """See the module."""
 
-    def __init__(self, window_days: int | None = None, rows: int | None = None):
+    def __init__(self, window_days: int | None = None):
         self.window_days = window_days or WINDOW_DAYS
-        self._rows = rows
 
     def write(self, source: Path, stage: Path) -> DataSetFile:
         """Write articles, events and pictures."""
         catalogue = CsvFile(source, "articles.csv", _ARTICLE_COLUMNS)
         records = _read_articles(catalogue)
-        sales = _write_events(source, stage, records, self._rows)
+        sales = _write_events(source, stage, records)
         window = window_start(int(sales.day.max()), self.window_days)
         prices = _median_prices(sales, window, len(records))
         pictures = _bring_pictures(source, stage, records)
@@ -125,20 +124,20 @@ class _Sales:
         self.article, self.day, self.price = article, day, price
 
 
-def _write_events(source: Path, stage: Path, articles: list[Article], rows: int | None) -> _Sales:
+def _write_events(source: Path, stage: Path, articles: list[Article]) -> _Sales:
     """Stream the transactions into the events table. The same article twice in a day is two purchases."""
     transactions = CsvFile(source, "transactions_train.csv", _SALES_COLUMNS)
     known = pa.array([article.article_id for article in articles])
     parts: list[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float32]]] = []
     with tables.TableWriter(stage, tables.EVENTS) as writer:
-        for first_row, batch in transactions.batches(rows):
+        for first_row, batch in transactions.batches():
             day = transactions.days(batch, "t_dat", first_row)
             price = transactions.prices(batch, "price", first_row).astype(np.float32)
             article = transactions.indices(batch, "article_id", first_row, known, "articles.csv")
             writer.write(
                 {
                     "event_id": [f"hm-{row}" for row in range(first_row, first_row + batch.num_rows)],
-                    "customer_id": transactions.ids(batch, "customer_id", first_row),
+                    "customer_id": transactions.filled(batch, "customer_id", first_row),
                     "type": [EventType.PURCHASE.value] * batch.num_rows,
                     "article_id": batch.column("article_id"),
                     "timestamp": day,

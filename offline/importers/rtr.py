@@ -31,13 +31,12 @@ _COLUMNS = ["user_id", "item_id", "review_date", "category"]
 class RtrImporter:
     """See the module. What a dress was rented for (a wedding, a party) belongs to the rental and is left out."""
 
-    def __init__(self, window_days: int | None = None, rows: int | None = None):
+    def __init__(self, window_days: int | None = None):
         self.window_days = window_days or WINDOW_DAYS
-        self._rows = rows
 
     def write(self, source: Path, stage: Path) -> DataSetFile:
         """Write articles, events and derived availability."""
-        rentals = _Rentals.read(CsvFile(source, "rentals.csv.gz", _COLUMNS), self._rows)
+        rentals = _Rentals.read(CsvFile(source, "rentals.csv.gz", _COLUMNS))
         _write_articles(rentals, stage)
         _write_events(rentals, stage)
         window = window_start(int(rentals.day.max()), self.window_days)
@@ -71,11 +70,11 @@ class _Rentals:
     """Unix seconds (R)"""
 
     @classmethod
-    def read(cls, source: CsvFile, rows: int | None) -> _Rentals:
+    def read(cls, source: CsvFile) -> _Rentals:
         days, batches = [], []
-        for start, batch in source.batches(rows):
-            for column in ("user_id", "item_id", "category"):
-                source.ids(batch, column, start)
+        for start, batch in source.batches():
+            for column, expected in (("user_id", "an id"), ("item_id", "an id"), ("category", "a category")):
+                source.filled(batch, column, start, expected)
             days.append(source.days(batch, "review_date", start))
             batches.append(batch)
         if not batches:
