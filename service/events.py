@@ -129,22 +129,22 @@ class EventRecorder:
         await self._report([sale for plan, done in zip(plans, appended, strict=True) for sale in plan.sales(done)])
         return sum(sum(done.added) for done in appended)
 
-    async def _plans(self, model: StyleModel, by_customer: Mapping[str, tuple[Event, ...]]) -> list[_Plan]:
+    async def _plans(self, model: StyleModel, by_customer: Mapping[str, tuple[Event, ...]]) -> list[Plan]:
         """What to store: at once where the log is not concerned, by a step where that will do, else by replay."""
-        plans: list[_Plan] = []
+        plans: list[Plan] = []
         customers = [customer_id for customer_id, events in by_customer.items() if any(map(in_log, events))]
         views = dict(zip(customers, await self._store.read_many(customers), strict=True))
         late: list[str] = []
         for customer_id, events in by_customer.items():
             view = views.get(customer_id)
             if view is None:
-                plans.append(_Plan(Addition(customer_id, events)))
+                plans.append(Plan(Addition(customer_id, events)))
             elif (state := _advanced(model, view, events)) is not None:
-                plans.append(_Plan(Addition(customer_id, events, view.revision, state)))
+                plans.append(Plan(Addition(customer_id, events, view.revision, state)))
             else:
                 late.append(customer_id)
         before = await self._store.read_logs(late)
-        return plans + _replayed(model, [(each, by_customer[each]) for each in late], before)
+        return plans + plans_by_replay(model, [(each, by_customer[each]) for each in late], before)
 
     async def _report(self, sales: Sequence[Sale]) -> None:
         if not sales:
@@ -156,7 +156,7 @@ class EventRecorder:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """An addition, and the log that it was made for, where that had to be read."""
 
     addition: Addition
@@ -178,17 +178,17 @@ class _Plan:
         return came + went
 
 
-def _replayed(
+def plans_by_replay(
     model: StyleModel, additions: Sequence[tuple[str, tuple[Event, ...]]], logs: Sequence[CustomerLog]
-) -> list[_Plan]:
-    """Plans for the events of some customers, given their logs as they are."""
+) -> list[Plan]:
+    """Plans for the events of some customers, given their logs as they are; works without the state that is stored."""
     new = [
         tuple(event for event in events if not in_log(event) or event.event_id not in log.event_ids)
         for (_, events), log in zip(additions, logs, strict=True)
     ]
     states = model.replay_many([(*log.events, *events) for log, events in zip(logs, new, strict=True)])
     return [
-        _Plan(Addition(customer_id, events, log.revision, state), log)
+        Plan(Addition(customer_id, events, log.revision, state), log)
         for (customer_id, _), events, log, state in zip(additions, new, logs, states, strict=True)
     ]
 

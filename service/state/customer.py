@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from model_store.records import Event, EventType
 
 Float32 = NDArray[np.float32]
 
+_LOGGED = frozenset({EventType.PURCHASE, EventType.RETURN})
 SESSION_LENGTH = 50
 """Clicks and searches that a session keeps: the latest by (timestamp, event id)."""
 
@@ -111,6 +112,23 @@ class Addition:
     expected: Revision | None = None
     state: CustomerState | None = None
 
+    @cached_property
+    def logged(self) -> tuple[Event, ...]:
+        """The purchases and returns."""
+        return tuple(filter(in_log, self.events))
+
+    @cached_property
+    def seen(self) -> tuple[Event, ...]:
+        """The clicks and searches."""
+        return tuple(event for event in self.events if not in_log(event))
+
+    def in_order(self, logged: Iterable[bool], seen: Iterable[bool]) -> tuple[bool, ...]:
+        """Answers given for ``logged`` and for ``seen``, in the order of ``events``."""
+        if not self.seen:
+            return tuple(logged)
+        logged, seen = iter(logged), iter(seen)
+        return tuple(next(logged if in_log(event) else seen) for event in self.events)
+
 
 @dataclass(frozen=True)
 class Appended:
@@ -123,4 +141,4 @@ class Appended:
 
 def in_log(event: Event) -> bool:
     """Whether an event belongs to the log (purchases and returns) or to the session (clicks and searches)."""
-    return event.type is EventType.PURCHASE or event.type is EventType.RETURN
+    return event.type in _LOGGED

@@ -38,7 +38,6 @@ from service.state.customer import (
     CustomerState,
     CustomerView,
     Revision,
-    in_log,
 )
 from service.state.store import new_log_id
 
@@ -225,7 +224,7 @@ class RedisStore:
 
     def _arguments(self, addition: Addition) -> list[Any]:
         """ARGV of the append script."""
-        logged = [event for event in addition.events if in_log(event)]
+        logged = addition.logged
         expected = addition.expected
         log_id = self._log_ids()  # of the log that begins here, if one does
         state = b""
@@ -235,7 +234,7 @@ class RedisStore:
         arguments: list[Any] = [*(expected or (-1, -1)), log_id, state, len(logged), SESSION_LENGTH]
         for event in logged:
             arguments += (event.event_id, _entry(event))
-        arguments += (orjson.dumps(session_row(event)) for event in addition.events if not in_log(event))
+        arguments += (orjson.dumps(session_row(event)) for event in addition.seen)
         return arguments
 
 
@@ -257,10 +256,8 @@ def _entry(event: Event) -> bytes:
 
 
 def _appended(addition: Addition, answer: Sequence[Any]) -> Appended:
-    """The script's answer in the order of the events: it lists the log's events before the session's."""
+    """What the script answers, which lists the log's events before the session's."""
     log_id, entries, stored, *flags = answer
-    logged = iter(flags)
-    size = sum(map(in_log, addition.events))
-    session = iter(flags[size:])
-    added = tuple(bool(next(logged if in_log(event) else session)) for event in addition.events)
+    size = len(addition.logged)
+    added = addition.in_order(map(bool, flags[:size]), map(bool, flags[size:]))
     return Appended(added, Revision(int(log_id), int(entries)), bool(stored))

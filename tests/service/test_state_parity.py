@@ -279,7 +279,7 @@ def _must_not_replay(_: StyleModel, logs: list[object]) -> list[CustomerState]:
 
 
 async def test_bulk_replay_equals_single_replay(bundles: list[Served], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.engine.style.MAX_BATCH_STEPS", 64)
+    monkeypatch.setattr("service.engine.style.BATCH", 3)
     world = World(MemoryStore(), bundles, bundles[2])
     rng = np.random.default_rng(5)
     logs: list[Any] = [()]
