@@ -32,7 +32,6 @@ def main(options: argparse.Namespace) -> None:
 
 
 def _days(text: str) -> int:
-    days = int(text)
-    if not 1 <= days <= 3_650:
-        raise argparse.ArgumentTypeError("must be 1 to 3650")
-    return days
+    if not (text.isdecimal() and 1 <= int(text) <= 3_650):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of days from 1 to 3650")
+    return int(text)

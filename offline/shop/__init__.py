@@ -10,7 +10,7 @@ What is planted
   was bought lately tells more than the average of a lifetime, and which way a customer moves can be learned.
 - **Time.** Coats sell in winter and sandals in summer; colours and patterns become the trend and fade; what is new
   draws attention for two weeks. So the sales of the last week say something, if nothing personal.
-- **Orders.** Two in five orders hold several articles, mostly of one style. One article in twelve comes back.
+- **Orders.** A third of the orders hold several articles, mostly of one style. One article in twelve comes back.
 - **Intent.** Before most orders, and at times without one, the customer searches for the category and one trait of the
   article wanted, and clicks on it and on its like. So a session foretells its purchase.
 - **Stock.** Articles come and go every day, some sell out for a while; there are new ones up to the last day.
