@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bundles import sample_contents
+from small_runs import make_run
+from tiny_shops import DAY, START, tiny_shop
+
+import modiste
+from model_store import golden
+from model_store.article_features import ArticleEncoder, article_fingerprint, decode_image
+from model_store.bundle import Bundle, current_version, load_articles, open_bundle, versions
+from model_store.dataset import DataSet
+from model_store.errors import InvalidBundle, InvalidConfig
+from model_store.golden import GoldenCases
+from model_store.graphs import encode_articles, open_graphs
+from offline.bundling import Contents, write_bundle
+from offline.export import default_version, export
+from offline.progress import Silent
+from offline.run import Run
+
+CUTOFF = START + 50 * DAY
+CREATED = "2026-05-28T20:26:40Z"
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    return tiny_shop(tmp_path_factory.mktemp("data") / "tiny", articles=30, customers=40, days=60, pictures=True)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, shop: DataSet) -> Run:
+    run = make_run(tmp_path_factory.mktemp("runs") / "tiny", shop, CUTOFF)
+    run.save_json("evaluation", {"tables": {"all": {}}})
+    return run
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, shop: DataSet, run: Run) -> Bundle:
+    store = tmp_path_factory.mktemp("store")
+    return export(run, shop, store, "v1", created=CREATED, progress=Silent())
+
+
+@pytest.fixture
+def store(tmp_path: Path, bundle: Bundle) -> Path:
+    """A store of one's own, where v1 is live."""
+    return Path(shutil.copytree(bundle.folder.parent, tmp_path / "store"))
+
+
+def test_an_exported_bundle_is_live_and_sound(bundle: Bundle) -> None:
+    assert current_version(bundle.folder.parent) == "v1"
+    golden.check(open_bundle(bundle.folder))
+
+
+def test_the_manifest_tells_where_the_bundle_comes_from(bundle: Bundle, shop: DataSet, run: Run) -> None:
+    manifest = bundle.manifest
+    card, known = manifest.data_set, shop.purchases(known_at=CUTOFF)
+    assert (card.name, card.fingerprint, card.cutoff) == ("tiny", shop.fingerprint, CUTOFF)
+    assert (card.articles, card.customers, card.purchases) == (30, len(known.customer_ids), len(known))
+    assert manifest.created == CREATED
+    assert manifest.image_encoder == "untrained, for tests"
+    assert manifest.blend.trend == 0.5
+    assert manifest.metrics == {"tables": {"all": {}}}
+    assert manifest.config["seed"] == 0
+    assert set(manifest.parameters) == {"image_encoder", "fashion_dna", "style_lstm", "static"}
+    assert 0 < manifest.parameters["style_lstm"] < 1_000_000
+    assert set(manifest.parity) == {"image_encoder", "fashion_dna", "style_lstm", "article_table"}
+    assert max(manifest.parity.values()) <= 1e-4
+
+
+def test_every_article_can_be_encoded_again_as_it_stands_in_the_table(bundle: Bundle, shop: DataSet) -> None:
+    ids, fingerprints, dna = load_articles(bundle)
+    articles = list(shop.articles())
+    images = [shop.image(article) for article in articles]
+    assert ids == shop.article_ids
+    assert fingerprints == [article_fingerprint(*pair) for pair in zip(articles, images, strict=True)]
+    spec = bundle.manifest.article_spec
+    decoded = [None if image is None else decode_image(image, spec) for image in images]
+    found = encode_articles(open_graphs(bundle), ArticleEncoder(spec), articles, decoded)
+    np.testing.assert_allclose(found, dna, atol=1e-4)
+
+
+def test_golden_cases_cover_what_can_be_missing(bundle: Bundle) -> None:
+    cases = GoldenCases.model_validate_json(bundle.path("golden.json").read_bytes())
+    articles = [(case.article, case.image) for case in cases.articles]
+    assert any(image is not None and article.price is not None for article, image in articles)
+    assert any(image is None for _, image in articles)
+    assert any(article.price is None for article, _ in articles)
+    assert any(article.brand is None for article, _ in articles)
+    sizes = sorted(len(case.purchases) for case in cases.customers)
+    assert sizes[0] == 0
+    assert sizes[-1] >= 5
+    assert {case.read_time for case in cases.customers} == {CUTOFF}
+    assert all(purchase.timestamp < CUTOFF for case in cases.customers for purchase in case.purchases)
+
+
+def test_golden_cases_name_no_customer(bundle: Bundle, shop: DataSet) -> None:
+    text = bundle.path("golden.json").read_text()
+    assert not any(f'"{customer}"' in text for customer in shop.purchases().customer_ids)
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_other_data_is_refused(tmp_path: Path, run: Run) -> None:
+    other = tiny_shop(tmp_path / "other", articles=20, customers=10, days=60)
+    with pytest.raises(InvalidConfig, match="trained on 'tiny' with other content"):
+        export(run, other, tmp_path / "store", "v1", created=CREATED, progress=Silent())
+    assert versions(tmp_path / "store") == []
+
+
+def test_an_incomplete_run_is_refused(tmp_path: Path, shop: DataSet) -> None:
+    run = make_run(tmp_path / "run", shop, CUTOFF)
+    (run.folder / "style_lstm.safetensors").unlink()
+    with pytest.raises(InvalidConfig, match=r"style_lstm\.safetensors does not exist: the run is not complete"):
+        export(run, shop, tmp_path / "store", "v1", created=CREATED, progress=Silent())
+
+
+def shifted_table(contents: Contents) -> Contents:
+    catalogue = contents.catalogue
+    return replace(contents, catalogue=replace(catalogue, dna=catalogue.dna + np.float32(2e-4)))
+
+
+def exploding_lstm(contents: Contents) -> Contents:
+    with torch.no_grad():
+        contents.networks.style.project.bias.fill_(float("nan"))
+    return contents
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shifted_table, "article_table: torch and ONNX differ by 0.0002, over 0.0001; nothing is published"),
+        (exploding_lstm, "style_lstm: torch and ONNX differ by nan"),
+    ],
+)
+def test_what_does_not_compute_alike_is_not_published(store: Path, spoil, message: str) -> None:
+    with pytest.raises(InvalidBundle, match=re.escape(message)):
+        write_bundle(store, spoil(sample_contents(version="v2")))
+    assert {path.name for path in store.iterdir()} == {"v1", "CURRENT", ".lock"}
+    assert current_version(store) == "v1"
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def test_the_default_version_is_a_time_and_a_hash(run: Run, tmp_path: Path, shop: DataSet) -> None:
+    now = datetime(2026, 5, 28, 20, 26, 40, tzinfo=UTC)
+    version = default_version(run, now)
+    assert re.fullmatch("20260528-202640-[0-9a-f]{6}", version)
+    assert default_version(make_run(tmp_path / "other", shop, CUTOFF, seed=1), now) != version
+
+
+def test_the_command_publishes_to_the_store_of_the_environment(
+    tmp_path: Path, shop: DataSet, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODISTE_STORE", str(tmp_path / "store"))
+    assert modiste.main(["export", "--run", str(run.folder), "--data", str(shop.folder)]) == 0
+    [version] = versions(tmp_path / "store")
+    assert current_version(tmp_path / "store") == version
+    assert version in capsys.readouterr().out
+
+
+def test_the_command_needs_a_run_or_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert modiste.main(["export"]) == 1
+    assert "name the run by --run DIR" in capsys.readouterr().err
+
+
+def test_a_kill_in_the_middle_leaves_the_store_as_it_was(store: Path, shop: DataSet, run: Run) -> None:
+    command = ["export", "--run", str(run.folder), "--data", str(shop.folder), "--store", str(store)]
+    root = Path(modiste.__file__).parent
+    with subprocess.Popen(
+        [sys.executable, str(root / "modiste.py"), *command, "--version", "v2"],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.DEVNULL,
+    ) as exporter:
+        while not any(store.glob(".stage-*/*.onnx")):
+            assert exporter.poll() is None
+            time.sleep(0.01)
+        exporter.send_signal(signal.SIGKILL)
+    assert versions(store) == ["v1"]
+    assert current_version(store) == "v1"
+    golden.check(open_bundle(store / "v1"))
