@@ -402,7 +402,7 @@ def new_data_set(out: Path) -> Iterator[Path]:
     What an earlier, killed writer left behind is cleared away. Raises InvalidData where ``out`` is a file or a folder
     with something in it, where it cannot be written, or while another process is writing it.
     """
-    out = Path(out)
+    out = Path(out).absolute()
     if out.exists() and not out.is_dir():
         raise InvalidData(f"{out} is a file; name a new or empty folder")
     if out.is_dir() and any(out.iterdir()):
@@ -419,8 +419,10 @@ def new_data_set(out: Path) -> Iterator[Path]:
             _clear(stage)
             yield stage
             stage.rename(out)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(stage, ignore_errors=True)
+            if isinstance(error, OSError):  # a full disk, say; the error names the file where it concerns one
+                raise InvalidData(f"{out} cannot be written ({error})") from error
             raise
     finally:
         os.close(lock)

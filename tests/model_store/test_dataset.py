@@ -226,6 +226,19 @@ def test_what_goes_wrong_leaves_nothing(tmp_path: Path, error: type[BaseExceptio
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match=r"out cannot be written \(.*No space left on device"):
+        with new_data_set(tmp_path / "out"):
+            raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InvalidData, match=r"out cannot be written"), new_data_set(tmp_path / "file" / "out"):
+        pass
+
+
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with new_data_set(tmp_path / "out") as stage:
