@@ -76,7 +76,8 @@ class _State:
 
 def derive(seed: int, *names: str | int) -> np.random.Generator:
     """A generator of its own for each combination of seed and names."""
-    return np.random.default_rng([seed, *(zlib.crc32(n.encode()) if isinstance(n, str) else n for n in names)])
+    words = [zlib.crc32(name.encode()) if isinstance(name, str) else name for name in names]
+    return np.random.default_rng([seed, len(words), *words])  # numpy takes [1] and [1, 0] for the same seed
 
 
 def seed_torch(rng: np.random.Generator) -> None:
@@ -265,7 +266,8 @@ class _Trainer:
         }
         self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
         aside = self._checkpoint.with_name(f".{self._checkpoint.name}-{os.getpid()}")
-        torch.save(content, aside)
+        with aside.open("wb") as file:
+            torch.save(content, file)
         aside.replace(self._checkpoint)
 
     def _resume(self) -> None:

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tiny_shops import DAY, START, tiny_shop
+
+import modiste
+from model_store.bundle import Blend
+from model_store.dataset import DataSet
+from model_store.errors import InvalidConfig, TrainingError
+from model_store.time_features import TimeSpec
+from offline.article_tables import load_networks
+from offline.config import Config
+from offline.fashion_dna import static_styles
+from offline.models.residual import ResidualNetwork
+from offline.pipeline import make_split, train
+from offline.progress import Silent
+from offline.run import Run, Split
+from offline.style_lstm import customer_index, styles_at
+from offline.validation import auc, make_window, ranks
+
+SETTINGS: dict[str, Any] = {
+    "seed": 1,
+    "images": {"height": 16, "width": 12, "epochs": 1, "min_attribute_count": 2},
+    "fashion_dna": {"epochs": 25, "batch": 16, "lr": 5e-3, "hidden": 32, "min_tag_count": 1, "dropout": 0.0},
+    "style_lstm": {"epochs": 4, "batch": 16, "lr": 5e-3, "clip_norm": 1.0},
+}
+
+
+def settings(**changes: dict[str, Any]) -> Config:
+    sections = {key: {**SETTINGS.get(key, {}), **value} for key, value in changes.items()}
+    return Config.model_validate({**SETTINGS, **sections})
+
+
+class Lines(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def about(self, text: str) -> list[str]:
+        return [line for line in self.lines if text in line]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[DataSet, Run]:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("planted")
+    data, run = tiny_shop(folder / "shop", pictures=True), Run(folder / "run")
+    train(data, run, settings())
+    return data, run
+
+
+def copy(run: Run, to: Path) -> Run:
+    shutil.copytree(run.folder, to)
+    return Run(to)
+
+
+def areas(data: DataSet, run: Run) -> tuple[float, float]:
+    """AUC of (static, dynamic) over the days after the cut-off, which training never saw."""
+    split = run.load_model("split", Split)
+    end = data.last_event + 1
+    window = make_window(data.purchases(end), data.availability, split.cutoff, end, name="test")
+    dna, history = run.load_arrays("article_dna")["dna"], data.purchases(split.cutoff)
+    network, spec = load_networks(run)[2], run.load_model("time_spec", TimeSpec)
+    dynamic = styles_at(network, spec, dna, history, customer_index(history, window.customers), window.times)
+    static = static_styles(run.load_arrays("static"), run.load_json("static_customers"), window.customers)
+    return auc(window, ranks(window, dna, static)), auc(window, ranks(window, dna, dynamic))
+
+
+# --- known answers ------------------------------------------------------------------------------------------
+
+
+def test_planted_taste_is_found_and_its_drift_by_the_dynamic_model(planted: tuple[DataSet, Run]) -> None:
+    static, dynamic = areas(*planted)
+    assert static > 0.6  # half of a customer's purchases are of the taste before
+    assert dynamic > 0.8
+    assert dynamic > static + 0.1
+
+
+def test_where_nothing_is_planted_nothing_is_found(tmp_path: Path) -> None:
+    data, run = tiny_shop(tmp_path / "shop", planted=False), Run(tmp_path / "run")
+    train(data, run, settings())
+    static, dynamic = areas(data, run)
+    noise = 4 * 0.29 / np.sqrt(200)  # four standard errors of the mean of some 200 uniform ranks
+    assert abs(static - 0.5) < noise
+    assert abs(dynamic - 0.5) < noise
+
+
+# --- what a run holds ---------------------------------------------------------------------------------------
+
+
+def test_a_run_holds_what_its_page_says(planted: tuple[DataSet, Run]) -> None:
+    data, run = planted
+    count, customers = len(data.article_ids), len(run.load_json("static_customers"))
+    dna = run.load_arrays("article_dna")["dna"]
+    images = run.load_arrays("image_embeddings")
+    static = run.load_arrays("static")
+    assert dna.shape == (count, 128)
+    assert dna.dtype == np.float32
+    assert images["embedding"].shape[0] == len(images["has_image"]) == count
+    assert static["style"].shape == (customers, 128)
+    assert static["bias"].shape == (customers,)
+    assert run.load_model("config", Config) == settings()
+    assert run.load_model("blend", Blend).trend >= 0
+    assert set(run.load_json("curves")) == {"images", "fashion_dna", "style_lstm", "blend"}
+    assert (run.folder / "residual" / "source.txt").read_text().startswith("small residual network")
+    assert not list((run.folder / "checkpoints").iterdir())
+    assert not list(run.folder.rglob(".*"))
+
+
+def test_the_networks_come_back_as_they_were(planted: tuple[DataSet, Run]) -> None:
+    _, run = planted
+    residual, fashion_dna, style_lstm = load_networks(run)
+    assert isinstance(residual, ResidualNetwork)
+    assert not any(module.training for module in (residual, fashion_dna, style_lstm))
+    assert style_lstm.lstm.input_size == run.load_model("time_spec", TimeSpec).step_size
+
+
+def test_a_run_that_is_not_complete_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="train it"):
+        load_networks(Run(tmp_path))
+
+
+# --- doing it again -----------------------------------------------------------------------------------------
+
+
+def test_what_is_trained_already_is_not_trained_again(planted: tuple[DataSet, Run], tmp_path: Path) -> None:
+    data, run = planted
+    again, lines = copy(run, tmp_path / "run"), Lines()
+    before = {path: path.stat().st_mtime_ns for path in again.folder.rglob("*.safetensors")}
+    train(data, again, settings(), lines)
+    assert len(lines.about("trained already")) == 4
+    assert before == {path: path.stat().st_mtime_ns for path in again.folder.rglob("*.safetensors")}
+
+
+def test_a_changed_configuration_retrains_from_there_on_and_says_why(
+    planted: tuple[DataSet, Run], tmp_path: Path
+) -> None:
+    data, run = planted
+    again, lines = copy(run, tmp_path / "run"), Lines()
+    train(data, again, settings(style_lstm={"epochs": 1}), lines)
+    assert [line.split(":")[0] for line in lines.about("trained already")] == ["images", "fashion_dna"]
+    assert lines.about("style_lstm: training again, because style_lstm.epochs changed")
+    assert len(again.load_json("curves")["style_lstm"]) == 1
+    assert again.load_model("config", Config).style_lstm.epochs == 1
+
+
+def test_fresh_trains_everything_again_to_the_same_weights(planted: tuple[DataSet, Run], tmp_path: Path) -> None:
+    data, run = planted
+    again, lines = copy(run, tmp_path / "run"), Lines()
+    train(data, again, settings(), lines, fresh=True)
+    assert not lines.about("trained already")
+    for name in ("fashion_dna", "style_lstm", "article_dna", "static"):
+        for key, value in run.load_arrays(name).items():
+            np.testing.assert_array_equal(again.load_arrays(name)[key], value)
+
+
+def test_a_stage_that_fails_leaves_the_run_as_it_was(
+    planted: tuple[DataSet, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = planted
+    again = copy(run, tmp_path / "run")
+    kept = {path: path.read_bytes() for path in again.folder.rglob("*") if path.is_file()}
+
+    def not_a_number(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+        return positive * float("nan")
+
+    monkeypatch.setitem(__import__("offline.style_lstm", fromlist=["LOSSES"]).LOSSES, "rank", not_a_number)
+    with pytest.raises(TrainingError, match=r"style_lstm: the loss became nan in epoch 1, step 1"):
+        train(data, again, settings(style_lstm={"epochs": 2}))
+    assert kept == {path: path.read_bytes() for path in again.folder.rglob("*") if path.is_file()}
+
+
+def test_a_stage_that_replaces_its_result_takes_with_it_what_was_made_from_the_old_one(
+    planted: tuple[DataSet, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = planted
+    again = copy(run, tmp_path / "run")
+
+    def killed(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("offline.pipeline._Pipeline._style_lstm", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, again, settings(fashion_dna={"epochs": 1}))
+    assert again.has("fashion_dna.safetensors")
+    with pytest.raises(InvalidConfig, match=r"does not exist: the run is not complete"):
+        load_networks(again)
+
+
+# --- time ---------------------------------------------------------------------------------------------------
+
+
+def test_time_is_cut_into_whole_days_from_the_end(planted: tuple[DataSet, Run]) -> None:
+    data, _ = planted
+    end = START + 120 * DAY
+    assert data.last_event // DAY * DAY + DAY == end
+    split = make_split(data, settings())
+    assert (split.validation_from, split.cutoff) == (end - 20 * DAY, end - 10 * DAY)
+    split = make_split(data, settings(split={"validation_days": 5, "test_days": 0}))
+    assert (split.validation_from, split.cutoff) == (end - 5 * DAY, end)
+
+
+def test_nothing_at_or_after_the_cutoff_matters(planted: tuple[DataSet, Run], tmp_path: Path) -> None:
+    data, run = planted
+    shorter = tmp_path / "shop"
+    shutil.copytree(data.folder, shorter)
+    _drop_test_events(shorter, run.load_model("split", Split).cutoff)
+    train(DataSet.open(shorter), Run(tmp_path / "run"), settings(split={"validation_days": 10, "test_days": 0}))
+    for name in ("article_dna", "style_lstm"):
+        for key, value in run.load_arrays(name).items():
+            np.testing.assert_array_equal(Run(tmp_path / "run").load_arrays(name)[key], value)
+    assert Run(tmp_path / "run").load_json("blend") == run.load_json("blend")
+
+
+def _drop_test_events(folder: Path, cutoff: int) -> None:
+    table = pq.read_table(folder / "events.parquet")
+    kept = np.asarray(table["timestamp"].cast(pa.timestamp("s", "UTC")).cast("int64")) < cutoff
+    pq.write_table(table.filter(pa.array(kept)), folder / "events.parquet")
+
+
+def test_windows_without_purchases_are_named(planted: tuple[DataSet, Run], tmp_path: Path) -> None:
+    data, _ = planted
+    with pytest.raises(TrainingError, match=r"there is no purchase before the validation window"):
+        train(data, Run(tmp_path), settings(split={"validation_days": 115, "test_days": 10}))
+
+
+def test_the_command_trains_and_tells_faults_in_one_line(
+    planted: tuple[DataSet, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = planted
+    again = copy(run, tmp_path / "run")
+    config = tmp_path / "tiny.toml"
+    config.write_text('seed = 1\nthreads = 1\n[style_lstm]\nlos = "rank"\n')
+    command = ["train", "--data", str(data.folder), "--run", str(again.folder), "--config", str(config)]
+    assert modiste.main(command) == 1
+    assert capsys.readouterr().err.strip().count("\n") == 0
+    lines = [f"seed = {SETTINGS['seed']}", "threads = 1"]
+    for section in ("images", "fashion_dna", "style_lstm"):
+        lines += [f"[{section}]", *(f"{key} = {value}" for key, value in SETTINGS[section].items())]
+    config.write_text("\n".join(lines))
+    assert modiste.main(command) == 0
+    assert "trained already" in capsys.readouterr().out

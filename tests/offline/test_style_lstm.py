@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny_shops import purchases_of
+from torch import Tensor
+
+from model_store import DNA_SIZE
+from model_store.dataset import Availability
+from model_store.errors import TrainingError
+from model_store.time_features import TimeSpec, encode_history
+from offline.config import StyleLstmConfig
+from offline.models.style_lstm import LOSSES, StyleLstmNetwork
+from offline.negatives import NegativeSampler
+from offline.style_lstm import (
+    StyleLstmStage,
+    StyleLstmTraining,
+    length_batches,
+    make_sequences,
+    shuffle_orders,
+    styles_at,
+)
+
+SPEC = TimeSpec(reference=0, horizon=10**9)
+ARTICLES = 30
+DAY = 86_400
+CPU = torch.device("cpu")
+
+# (customer, article, timestamp, order): customer 0 has orders of 1, 3 and 2 articles, 1 one of 2, 2 none, 3 one of 1.
+PURCHASES = purchases_of(
+    [
+        (0, 1, 1 * DAY, 0),
+        (0, 2, 5 * DAY, 1),
+        (0, 3, 5 * DAY, 1),
+        (0, 4, 5 * DAY, 1),
+        (0, 5, 9 * DAY, 2),
+        (0, 6, 9 * DAY, 2),
+        (1, 7, 2 * DAY, 3),
+        (1, 8, 2 * DAY, 3),
+        (3, 9, 3 * DAY, 4),
+    ],
+    customers=4,
+)
+FIRST_OF_ORDER = [True, True, False, False, True, False, True, False, True]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def dna() -> np.ndarray:
+    return np.random.default_rng(5).normal(size=(ARTICLES, DNA_SIZE)).astype(np.float32)
+
+
+def stage(max_purchases: int = 100, loss: str = "rank", negatives: int = 4) -> StyleLstmStage:
+    return StyleLstmStage(
+        StyleLstmNetwork(SPEC.step_size),
+        dna(),
+        sequences=make_sequences(PURCHASES, max_purchases),
+        negatives=NegativeSampler(PURCHASES, Availability.always(ARTICLES)),
+        time_spec=SPEC,
+        config=StyleLstmConfig(negatives=negatives, loss=loss),
+        score=lambda network: 0.0,
+    )
+
+
+def one_batch(training: StyleLstmStage, seed: int = 0) -> tuple[np.ndarray, tuple[Tensor, ...]]:
+    """All chunks in one batch, in order of chunk; articles as that epoch shuffled them."""
+    rng = np.random.default_rng(seed)
+    training.batches(0, rng)
+    rows = np.arange(len(training._sequences.start))
+    return training._articles, training.batch(rows, rng, CPU)
+
+
+def test_the_zero_start_is_zero_but_for_the_time_of_the_first_purchase() -> None:
+    _, (steps, *_) = one_batch(stage())
+    width = SPEC.width
+    first = steps[:, 0].numpy()
+    assert not first[:, : DNA_SIZE + width].any()  # f_0 and τ(t_0)
+    assert not first[:, DNA_SIZE + 2 * width :].any()  # the gap
+    assert first[:, DNA_SIZE + width : DNA_SIZE + 2 * width].any()  # τ(t_1)
+
+
+def test_memory_starts_from_zero() -> None:
+    network = StyleLstmNetwork(SPEC.step_size).eval()
+    steps = torch.randn(2, 3, SPEC.step_size)
+    zero = (torch.zeros(2, 256), torch.zeros(2, 256))
+    assert torch.equal(network(steps)[0], network(steps, zero)[0])
+    assert not torch.allclose(network(steps)[0], network(steps, (zero[0] + 1, zero[1]))[0])
+
+
+def test_training_inputs_are_what_serving_computes() -> None:
+    articles, (steps, *_) = one_batch(stage())
+    vectors = dna()
+    for chunk, (low, high) in enumerate([(0, 6), (6, 8), (8, 9)]):
+        served = encode_history(SPEC, vectors[articles[low:high]], PURCHASES.timestamp[low:high], 10 * DAY)
+        np.testing.assert_array_equal(steps[chunk, : high - low].numpy(), served[:-1])
+
+
+def test_a_shuffle_moves_articles_within_their_order_alone() -> None:
+    sequences = make_sequences(PURCHASES, 100)
+    seen = {tuple(shuffle_orders(sequences, np.random.default_rng(seed)).tolist()) for seed in range(200)}
+    for articles in seen:
+        for low, high in [(0, 1), (1, 4), (4, 6), (6, 8), (8, 9)]:
+            assert sorted(articles[low:high]) == PURCHASES.article[low:high].tolist()
+    assert len(seen) == 6 * 2 * 2  # every order of every order occurs
+
+
+def test_each_epoch_shuffles_anew() -> None:
+    training = stage()
+    epochs = {tuple(one_batch(training, seed)[0].tolist()) for seed in range(20)}
+    assert len(epochs) > 5
+
+
+def test_only_the_first_of_an_order_counts_after_the_shuffle() -> None:
+    assert make_sequences(PURCHASES, 100).counts.tolist() == FIRST_OF_ORDER
+    articles, (steps, places, bought, _) = one_batch(stage(), seed=3)
+    length = steps.shape[1]
+    assert places.tolist() == [0, 1, 4, length, 2 * length]
+    assert bought.tolist() == articles[[0, 1, 4, 6, 8]].tolist()
+
+
+def test_articles_that_do_not_count_have_no_gradient() -> None:
+    training = stage(loss="sigmoid")
+    _, (steps, places, bought, negatives) = one_batch(training)
+    captured: list[Tensor] = []
+    network = training.lstm
+
+    def keep(module: object, inputs: object, output: tuple[Tensor, object]) -> None:
+        output[0].retain_grad()
+        captured.append(output[0])
+
+    network.register_forward_hook(keep)
+    training.network(steps, places, bought, negatives)[0].backward()
+    gradient = captured[0].grad
+    assert gradient is not None
+    touched = gradient.abs().sum(dim=2).flatten().nonzero().flatten()
+    assert touched.tolist() == places.tolist()
+
+
+def test_an_order_in_two_stretches_counts_once_and_never_mixes_with_the_one_between() -> None:
+    split = purchases_of([(0, 1, 10, 0), (0, 2, 11, 0), (0, 3, 12, 1), (0, 4, 13, 0), (0, 5, 14, 0)])
+    sequences = make_sequences(split, 100)
+    assert sequences.counts.tolist() == [True, False, True, False, False]
+    for seed in range(20):
+        articles = shuffle_orders(sequences, np.random.default_rng(seed)).tolist()
+        assert (sorted(articles[:2]), articles[2], sorted(articles[3:])) == ([1, 2], 3, [4, 5])
+
+
+def test_a_customer_without_purchases_is_not_in_training() -> None:
+    sequences = make_sequences(PURCHASES, 100)
+    assert sequences.customer[sequences.start].tolist() == [0, 1, 3]
+
+
+def test_nothing_to_learn_from_is_an_error() -> None:
+    empty = PURCHASES.before(0)
+    with pytest.raises(TrainingError, match="no purchase before the validation window"):
+        StyleLstmStage(
+            StyleLstmNetwork(SPEC.step_size),
+            dna(),
+            sequences=make_sequences(empty, 100),
+            negatives=NegativeSampler(empty, Availability.always(ARTICLES)),
+            time_spec=SPEC,
+            config=StyleLstmConfig(),
+            score=lambda network: 0.0,
+        )
+
+
+def test_a_long_history_is_cut_and_a_later_chunk_does_not_count_its_first_prediction() -> None:
+    sequences = make_sequences(PURCHASES, 4)
+    assert sequences.start.tolist() == [0, 4, 6, 8]
+    assert sequences.length.tolist() == [4, 2, 2, 1]
+    expected = list(FIRST_OF_ORDER)
+    expected[4] = False
+    assert sequences.counts.tolist() == expected
+
+
+def test_every_chunk_is_in_one_batch_and_batches_hold_like_lengths() -> None:
+    length = np.random.default_rng(0).integers(1, 50, size=1_000)
+    batches = length_batches(length, 32, np.random.default_rng(1))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(1_000))
+    padded = sum(len(rows) * length[rows].max() for rows in batches)
+    assert padded < 1.15 * length.sum()
+
+
+# --- the losses of equation 2, against formulas of their own ---------------------------------------------------
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def rank_by_hand(positive: float, negative: np.ndarray) -> float:
+    return float(np.mean([sigmoid(np.float64(other - positive)) for other in negative]))
+
+
+def sigmoid_by_hand(positive: float, negative: np.ndarray) -> float:
+    return float(-np.log(sigmoid(np.float64(positive))) - sum(np.log(sigmoid(-other)) for other in negative))
+
+
+def softmax_by_hand(positive: float, negative: np.ndarray) -> float:
+    return float(-np.log(np.exp(positive) / (np.exp(positive) + np.exp(negative).sum())))
+
+
+BY_HAND = {"rank": rank_by_hand, "sigmoid": sigmoid_by_hand, "softmax": softmax_by_hand}
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_losses_are_equation_2(name: str) -> None:
+    rng = np.random.default_rng(2)
+    positive, negative = rng.normal(size=5), rng.normal(size=(5, 7))
+    loss = LOSSES[name](torch.from_numpy(positive), torch.from_numpy(negative)).numpy()
+    expected = [BY_HAND[name](*pair) for pair in zip(positive, negative, strict=True)]
+    np.testing.assert_allclose(loss, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_training_sums_the_chosen_loss_over_the_predictions(name: str) -> None:
+    training = stage(loss=name)
+    _, (steps, places, bought, negatives) = one_batch(training)
+    module = training.network
+    assert isinstance(module, StyleLstmTraining)
+    total, weight = module(steps, places, bought, negatives)
+    with torch.no_grad():
+        styles = training.lstm(steps)[0].flatten(0, 1)[places].double().numpy()
+    vectors = dna().astype(np.float64)
+    expected = sum(
+        BY_HAND[name](float(style @ vectors[one]), vectors[others] @ style)
+        for style, one, others in zip(styles, bought.numpy(), negatives.numpy(), strict=True)
+    )
+    assert float(weight) == 5
+    assert float(total.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+# --- reading styles --------------------------------------------------------------------------------------------
+
+
+def test_a_style_is_read_from_the_purchases_before_its_time() -> None:
+    network, vectors = StyleLstmNetwork(SPEC.step_size).eval(), dna()
+    customers = np.asarray([0, 0, 1, 2, -1, 3])
+    times = np.asarray([9 * DAY, 20 * DAY, 2 * DAY, 4 * DAY, 4 * DAY, 8 * DAY])
+    styles = styles_at(network, SPEC, vectors, PURCHASES, customers, times)
+    histories = [range(4), range(6), range(0), range(0), range(0), range(8, 9)]
+    for style, rows, time in zip(styles, histories, times, strict=True):
+        steps = encode_history(SPEC, vectors[PURCHASES.article[rows]], PURCHASES.timestamp[rows], int(time))
+        with torch.no_grad():
+            alone = network(torch.from_numpy(steps)[None])[0][0, -1].numpy()
+        np.testing.assert_allclose(style, alone, atol=1e-6)
+    np.testing.assert_array_equal(styles[3], styles[4])  # somebody without purchases is served from d_1
+
+
+def test_styles_do_not_depend_on_how_customers_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, vectors = StyleLstmNetwork(SPEC.step_size).eval(), dna()
+    customers, times = np.asarray([0, 1, 2, 3]), np.full(4, 20 * DAY)
+    whole = styles_at(network, SPEC, vectors, PURCHASES, customers, times)
+    monkeypatch.setattr("offline.style_lstm._READ_STEPS", 1)
+    np.testing.assert_allclose(styles_at(network, SPEC, vectors, PURCHASES, customers, times), whole, atol=1e-6)
+
+
+def test_the_network_keeps_to_the_papers_size() -> None:
+    weights = sum(parameter.numel() for parameter in StyleLstmNetwork(SPEC.step_size).parameters())
+    assert weights < 1_000_000

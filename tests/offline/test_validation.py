@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+from tiny_shops import purchases_of
+
+from model_store.dataset import Availability
+from model_store.errors import TrainingError
+from offline.blend import RecentSales, fit_blend
+from offline.validation import auc, discounted_gain, make_window, ranks
+
+DAY = 86_400
+ARTICLES = 12
+
+PURCHASES = purchases_of(
+    [
+        (0, 1, 5 * DAY, 0),
+        (0, 2, 21 * DAY, 1),
+        (0, 3, 25 * DAY, 2),
+        (1, 4, 22 * DAY, 3),
+        (1, 11, 23 * DAY, 4),
+        (2, 5, 6 * DAY, 5),
+        (3, 6, 30 * DAY, 6),
+    ]
+)
+
+
+def stock() -> Availability:
+    """Everything always, but 0 is gone before the window and 11 never was."""
+    end = np.where(np.arange(ARTICLES - 1) == 0, 20 * DAY, 99 * DAY)
+    return Availability(np.arange(ARTICLES - 1, dtype=np.int32), np.zeros(ARTICLES - 1, np.int64), end, ARTICLES)
+
+
+def test_a_window_holds_its_purchases_and_reads_each_style_at_the_first() -> None:
+    window = make_window(PURCHASES, stock(), 20 * DAY, 30 * DAY, name="validation")
+    assert window.customers == ["c0", "c1"]
+    assert window.times.tolist() == [21 * DAY, 22 * DAY]
+    assert window.candidates.tolist() == list(range(1, 11))
+    assert window.row.tolist() == [0, 0, 1]
+    assert window.candidates[window.target].tolist() == [2, 3, 4]  # 11 was never in stock
+
+
+def test_a_window_may_hold_some_customers_only() -> None:
+    window = make_window(
+        PURCHASES, stock(), 20 * DAY, 40 * DAY, name="validation", most=2, rng=np.random.default_rng(0)
+    )
+    whole = make_window(PURCHASES, stock(), 20 * DAY, 40 * DAY, name="validation")
+    assert len(window.customers) == 2
+    for row, target in zip(window.row, window.target, strict=True):
+        place = whole.customers.index(window.customers[row])
+        assert (place, target) in zip(whole.row.tolist(), whole.target.tolist(), strict=True)
+
+
+def test_an_empty_window_is_named() -> None:
+    with pytest.raises(TrainingError, match=r"validation window 1970-02-10 … 1970-02-15 holds no purchase"):
+        make_window(PURCHASES, stock(), 40 * DAY, 45 * DAY, name="validation")
+
+
+def test_ranks_and_auc_are_those_of_an_independent_implementation() -> None:
+    rng = np.random.default_rng(0)
+    window = make_window(PURCHASES, stock(), 20 * DAY, 30 * DAY, name="validation")
+    dna = rng.normal(size=(ARTICLES, 128)).astype(np.float32)
+    styles = rng.normal(size=(2, 128)).astype(np.float32)
+    rank = ranks(window, dna, styles)
+    scores = styles @ dna[window.candidates].T
+    areas = []
+    for row, target in zip(window.row, window.target, strict=True):
+        bought = np.arange(len(window.candidates)) == target
+        areas.append(roc_auc_score(bought, scores[row]))
+    assert auc(window, rank) == pytest.approx(np.mean(areas), abs=1e-6)
+    assert discounted_gain(rank) == pytest.approx(np.mean(1 / np.log2(1 + rank)))
+
+
+def test_ties_share_the_middle() -> None:
+    window = make_window(PURCHASES, stock(), 20 * DAY, 30 * DAY, name="validation")
+    rank = ranks(window, np.zeros((ARTICLES, 128), np.float32), np.zeros((2, 128), np.float32))
+    assert rank.tolist() == [5.5, 5.5, 5.5]
+    assert auc(window, rank) == pytest.approx(0.5)
+
+
+def test_scores_in_blocks_are_scores_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    window = make_window(PURCHASES, stock(), 20 * DAY, 31 * DAY, name="validation")
+    dna = rng.normal(size=(ARTICLES, 128)).astype(np.float32)
+    styles = rng.normal(size=(3, 128)).astype(np.float32)
+    extra = rng.normal(size=(3, len(window.candidates))).astype(np.float32)
+    whole = ranks(window, dna, styles, lambda low, high: extra[low:high])
+    monkeypatch.setattr("offline.validation._BLOCK", 1)
+    np.testing.assert_array_equal(ranks(window, dna, styles, lambda low, high: extra[low:high]), whole)
+    assert (ranks(window, dna, styles) != whole).any()
+
+
+def test_recent_sales_are_those_of_the_7_days_before() -> None:
+    sales = RecentSales(PURCHASES, ARTICLES)
+    assert np.flatnonzero(sales.before(28 * DAY)).tolist() == [2, 3, 4, 11]
+    assert np.flatnonzero(sales.before(25 * DAY)).tolist() == [2, 4, 11]  # 3 sold at that very moment
+    assert np.flatnonzero(sales.before(13 * DAY)).tolist() == [5]  # 1 sold 8 days before
+
+
+def crowd(popular: bool) -> tuple[np.ndarray, ...]:
+    """300 customers who buy once: what sold much the week before, or what their style points at."""
+    rng = np.random.default_rng(4)
+    styles = rng.normal(size=(300, 128)).astype(np.float32)
+    dna = rng.normal(size=(40, 128)).astype(np.float32)
+    rows = [
+        (300 + index, int(article), 18 * DAY, 300 + index) for index, article in enumerate(rng.integers(4, size=80))
+    ]
+    for customer in range(300):
+        bought = rng.integers(4) if popular else int(np.argmax(dna @ styles[customer]))
+        rows.append((customer, int(bought), 20 * DAY, customer))
+    return np.asarray(sorted(rows)), dna, styles
+
+
+@pytest.mark.parametrize("popular", [True, False])
+def test_the_blend_takes_the_trend_where_it_helps_and_only_there(popular: bool) -> None:
+    rows, dna, styles = crowd(popular)
+    purchases = purchases_of([tuple(row) for row in rows.tolist()])
+    window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
+    order = [int(name[1:]) for name in window.customers]
+    fitted = fit_blend(window, dna, styles[order], purchases)
+    assert (fitted.blend.trend > 0) == popular
+    chosen = next(entry for entry in fitted.tried if entry[0] == fitted.blend.trend)
+    assert chosen[1] >= fitted.tried[0][1]  # AUC never falls below the style's alone
