@@ -12,7 +12,9 @@ one dense block and needs no mask; nothing is ever tombstoned, and nothing needs
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -23,6 +25,7 @@ from model_store import DNA_SIZE
 from model_store.errors import ModisteError
 from model_store.records import Article
 from service.engine.filters import EVERYTHING, FACETS, Filters
+from service.engine.scan import QuantisedScan
 
 Float32 = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -35,7 +38,9 @@ PUBLIC_FIELDS = ("article_id", "title", "category", "brand", "colour", "price", 
 """What an answer says of an article (design §7)."""
 
 _MIN_CAPACITY = 1024
-_ROUNDING = DNA_SIZE * 2.0**-23  # float32 sum of 128 products: error at most this times |q| |f|
+_ROUNDING = DNA_SIZE * 2.0**-23  # a float32 sum of 128 products errs by less than this times both norms
+_SCAN_FROM = 4_096  # rows: for fewer, plain sums are as quick
+_FEW = 0.1  # of what is in stock: below that, summing the allowed rows alone is quicker than scanning all
 _MAX_CACHED_FILTERS = 128
 
 
@@ -55,7 +60,7 @@ def check_vectors(vectors: NDArray[np.floating], what: str) -> Float32:
     array = np.ascontiguousarray(vectors, dtype=np.float32)
     if array.shape[-1:] != (DNA_SIZE,):
         raise InvalidVector(f"{what}: has shape {array.shape} instead of (…, {DNA_SIZE})")
-    if not (np.abs(array) <= MAX_COMPONENT).all():  # False for NaN too
+    if not (array.max(initial=0.0) <= MAX_COMPONENT and array.min(initial=0.0) >= -MAX_COMPONENT):  # nor may it be NaN
         raise InvalidVector(f"{what}: holds NaN, infinity or a component beyond {MAX_COMPONENT:g}")
     return array
 
@@ -65,10 +70,32 @@ def public_json(article: Article) -> bytes:
     return orjson.dumps({field: getattr(article, field) for field in PUBLIC_FIELDS})
 
 
+@dataclass(frozen=True)
+class _Few:
+    """Allowed rows, ascending."""
+
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class _Many:
+    """Allowed rows as bits (little-endian)."""
+
+    bitmap: NDArray[np.uint8]
+
+    @property
+    def rows(self) -> Rows:
+        """The same, ascending."""
+        return np.flatnonzero(np.unpackbits(self.bitmap, bitorder="little"))
+
+
+_NOBODY = _Few(np.zeros(0, np.int64))
+
+
 class ArticleIndex:
     """Articles with vectors, facets, prices and stock. For one thread; a search sees every change made before it."""
 
-    def __init__(self) -> None:
+    def __init__(self, scan_from: int = _SCAN_FROM) -> None:
         self.revision = 0  # counts changes; rows are valid within one revision
         self._row_of: dict[str, int] = {}
         self._ids: list[str] = []
@@ -82,7 +109,9 @@ class ArticleIndex:
         self._code_of: dict[str, dict[str, int]] = {facet: {} for facet in FACETS}
         self._remembered: dict[str, Float32] = {}
         self._max_norm = 0.0
-        self._allowed: dict[Filters, Rows] = {}
+        self._allowed: dict[Filters, _Few | _Many] = {}
+        self._scan_from = scan_from
+        self._scan: QuantisedScan | None = None  # of all rows, once there are many
 
     # What is here
 
@@ -132,21 +161,24 @@ class ArticleIndex:
         if len(in_stock) != len(articles):
             raise ValueError(f"{len(articles)} articles with {len(in_stock)} stock flags")
         last = {article.article_id: place for place, article in enumerate(articles)}
-        places = sorted(last.values(), key=lambda place: not in_stock[place])  # what is in stock needs no swap then
-        self._reserve(len(self._ids) + sum(article_id not in self._row_of for article_id in last))
-        for place in places:
-            self._put(articles[place], vectors[place], in_stock[place])
-        if len(vectors):
-            self._max_norm = max(self._max_norm, float(np.linalg.norm(vectors, axis=1).max()))
+        known = [place for article_id, place in last.items() if article_id in self._row_of]
+        new = [place for article_id, place in last.items() if article_id not in self._row_of]
+        new.sort(key=lambda place: not in_stock[place])
+        first = len(self._ids)
+        self._append([articles[place].article_id for place in new])
+        places = [*known, *new]
+        if places:
+            self._write([articles[place] for place in places], vectors[places])
+        self._admit(first, sum(in_stock[place] for place in new))
+        for place in known:
+            self._set_stock(articles[place].article_id, in_stock[place])
         self._changed()
 
     def set_stock(self, article_id: str, in_stock: bool) -> bool:
         """Whether the article is live; its stock is set if so."""
-        row = self._row_of.get(article_id)
-        if row is None:
+        if article_id not in self._row_of:
             return False
-        if (row < self._in_stock) != in_stock:
-            self._move(row, in_stock)
+        if self._set_stock(article_id, in_stock):
             self._changed()
         return True
 
@@ -156,9 +188,8 @@ class ArticleIndex:
         if row is None:
             return False
         self._remembered[article_id] = self._vectors[row].copy()
-        if row < self._in_stock:
-            row = self._move(row, False)
-        self._swap(row, len(self._ids) - 1)
+        self._set_stock(article_id, False)
+        self._swap(np.array([self._row_of[article_id]]), np.array([len(self._ids) - 1]))
         del self._row_of[article_id]
         self._ids.pop()
         self._json.pop()
@@ -187,22 +218,33 @@ class ArticleIndex:
         self._vectors = _grown(self._vectors, capacity)
         self._prices = _grown(self._prices, capacity)
         self._codes = {facet: _grown(codes, capacity) for facet, codes in self._codes.items()}
+        if self._scan is not None:
+            self._scan.grow(capacity)
 
-    def _put(self, article: Article, vector: Float32, in_stock: bool) -> None:
-        row = self._row_of.get(article.article_id)
-        if row is None:
-            row = len(self._ids)
-            self._row_of[article.article_id] = row
-            self._ids.append(article.article_id)
+    def _append(self, article_ids: Sequence[str]) -> None:
+        """Make rows for new articles at the end, out of stock for now."""
+        self._reserve(len(self._ids) + len(article_ids))
+        for article_id in article_ids:
+            self._row_of[article_id] = len(self._ids)
+            self._ids.append(article_id)
             self._json.append(b"")
-            self._remembered.pop(article.article_id, None)
-        self._json[row] = public_json(article)
-        self._vectors[row] = vector
-        self._prices[row] = np.nan if article.price is None else article.price
+            self._remembered.pop(article_id, None)
+
+    def _write(self, articles: Sequence[Article], vectors: Float32) -> None:
+        """Set all but the stock of articles that have rows."""
+        rows = np.array([self._row_of[article.article_id] for article in articles])
+        for row, article in zip(rows, articles, strict=True):
+            self._json[row] = public_json(article)
+        self._prices[rows] = [np.nan if article.price is None else article.price for article in articles]
         for facet, codes in self._codes.items():
-            codes[row] = self._code(facet, getattr(article, facet))
-        if (row < self._in_stock) != in_stock:
-            self._move(row, in_stock)
+            codes[rows] = [self._code(facet, getattr(article, facet)) for article in articles]
+        self._vectors[rows] = vectors
+        self._max_norm = max(self._max_norm, float(np.sqrt(np.vecdot(vectors, vectors, dtype=np.float64).max())))
+        size = len(self._ids)
+        if self._scan is not None and not self._scan.worn(size):
+            self._scan.write(rows, vectors)
+        elif size >= self._scan_from:
+            self._scan = QuantisedScan(self._vectors, size)
 
     def _code(self, facet: str, value: str | None) -> int:
         if value is None:
@@ -210,23 +252,36 @@ class ArticleIndex:
         known = self._code_of[facet]
         return known.setdefault(value.casefold(), len(known) + 1)
 
-    def _move(self, row: int, in_stock: bool) -> int:
-        """Carry a row over the border between in stock and not; its new place."""
-        border = self._in_stock if in_stock else self._in_stock - 1
-        self._swap(row, border)
-        self._in_stock += 1 if in_stock else -1
-        return border
+    def _admit(self, first: int, count: int) -> None:
+        """Bring the ``count`` rows from ``first`` on, the last ones but for what is out of stock, into stock."""
+        moved = min(count, first - self._in_stock)
+        last = first + count
+        self._swap(np.arange(self._in_stock, self._in_stock + moved), np.arange(last - moved, last))
+        self._in_stock += count
 
-    def _swap(self, one: int, other: int) -> None:
-        if one == other:
-            return
+    def _set_stock(self, article_id: str, in_stock: bool) -> bool:
+        """Whether that changed anything."""
+        row = self._row_of[article_id]
+        if (row < self._in_stock) == in_stock:
+            return False
+        border = self._in_stock if in_stock else self._in_stock - 1
+        self._swap(np.array([row]), np.array([border]))
+        self._in_stock += 1 if in_stock else -1
+        return True
+
+    def _swap(self, ones: Rows, others: Rows) -> None:
+        """Exchange rows pairwise; none occurs in two pairs."""
+        to, from_ = np.concatenate([ones, others]), np.concatenate([others, ones])
         columns: list[NDArray[Any]] = [self._vectors, self._prices, *self._codes.values()]
         for array in columns:
-            array[[one, other]] = array[[other, one]]
-        self._ids[one], self._ids[other] = self._ids[other], self._ids[one]
-        self._json[one], self._json[other] = self._json[other], self._json[one]
-        self._row_of[self._ids[one]] = one
-        self._row_of[self._ids[other]] = other
+            array[to] = array[from_]
+        if self._scan is not None:
+            self._scan.move(to, from_)
+        for one, other in zip(ones.tolist(), others.tolist(), strict=True):
+            self._ids[one], self._ids[other] = self._ids[other], self._ids[one]
+            self._json[one], self._json[other] = self._json[other], self._json[one]
+            self._row_of[self._ids[one]] = one
+            self._row_of[self._ids[other]] = other
 
     def _changed(self) -> None:
         self.revision += 1
@@ -239,51 +294,102 @@ class ArticleIndex:
 
         Fewer where fewer pass. Raises InvalidVector.
         """
-        query = check_vectors(vector, "query vector")
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
-        rows = self.candidates(filters)
-        approximate = self._vectors[: self._in_stock] @ query if rows is None else self._vectors[rows] @ query
-        if rows is None:
-            rows = np.arange(self._in_stock)
-        excluded = self.rows_of(filters.exclude)
+        query = check_vectors(vector, "query vector")
+        excluded = self._excluded(filters)
+        allowed = self._allowed_by(filters)
+        if allowed is _NOBODY:
+            return Ranked((), np.zeros(0, np.float32))
+        if self._scan is not None and not isinstance(allowed, _Few):
+            found = self._scanned(query, k, allowed, excluded)
+            if found is not None:
+                return found
+        return self._summed(query, k, allowed, excluded)
+
+    def search_many(self, vectors: Float32, k: int, filters: Filters = EVERYTHING) -> list[Ranked]:
+        """``search`` for each row of ``vectors`` float32 (B, 128)."""
+        return [self.search(vector, k, filters) for vector in vectors]
+
+    def _scanned(self, query: Float32, k: int, allowed: _Many | None, excluded: Rows) -> Ranked | None:
+        """The answer by the quantised scan, or None where that cannot prove one: ties, or a margin too wide."""
+        assert self._scan is not None
+        bitmap = None if allowed is None else allowed.bitmap
+        for widening in (3, 12):
+            wanted = widening * (k + len(excluded)) + 32
+            if wanted >= self._in_stock:
+                return None
+            rows, bound = self._scan.propose(query, wanted, self._in_stock, bitmap)
+            if len(excluded):
+                rows = rows[~np.isin(rows, excluded)]
+            found = self.ranked(rows, self.scores(rows, query), k)
+            # A score below the bound can round up to a float32 just above it, but no further.
+            if bound == -np.inf or (len(rows) >= k and bound < np.nextafter(found.scores[-1], np.float32(-np.inf))):
+                return found
+        return None
+
+    def _summed(self, query: Float32, k: int, allowed: _Few | _Many | None, excluded: Rows) -> Ranked:
+        """The answer by float32 sums over all that is allowed, those within a rounding error of the best k kept."""
+        if allowed is None:
+            rows, approximate = np.arange(self._in_stock), self._vectors[: self._in_stock] @ query
+        else:
+            rows = allowed.rows
+            approximate = self._vectors.take(rows, axis=0) @ query
         if len(excluded):
             keep = ~np.isin(rows, excluded)
             rows, approximate = rows[keep], approximate[keep]
         if k < len(rows):
-            margin = 2 * _ROUNDING * float(np.linalg.norm(query)) * self._max_norm
-            threshold = np.partition(approximate, len(rows) - k)[len(rows) - k]
-            rows = rows[approximate >= threshold - margin]
+            rows = rows[within_reach(approximate, k, self.rounding(query))]
         return self.ranked(rows, self.scores(rows, query), k)
 
-    def candidates(self, filters: Filters) -> Rows | None:
-        """Rows in stock that pass the facets and prices of ``filters``, ascending; None where all of [0, S) do."""
+    def rounding(self, query: Float32) -> float:
+        """How far a float32 inner product of ``query`` with an article may lie from the exact one."""
+        return _ROUNDING * float(np.linalg.norm(query.astype(np.float64))) * self._max_norm
+
+    def _allowed_by(self, filters: Filters) -> _Few | _Many | None:
+        """Rows in stock that pass the facets and prices of ``filters``; None where all do."""
         if not filters.narrows:
-            return None
-        key = filters if not filters.exclude else _without_exclude(filters)
-        rows = self._allowed.get(key)
-        if rows is None:
+            return None if self._in_stock else _NOBODY
+        key = filters if not filters.exclude else replace(filters, exclude=frozenset())
+        allowed = self._allowed.get(key)
+        if allowed is None:
             if len(self._allowed) >= _MAX_CACHED_FILTERS:
                 self._allowed.pop(next(iter(self._allowed)))
-            rows = self._allowed[key] = np.flatnonzero(self._matches(key, slice(0, self._in_stock)))
-        return rows
+            mask = self._matches(key, slice(0, self._in_stock))
+            rows = np.flatnonzero(mask)
+            few = len(rows) <= self._in_stock * _FEW
+            allowed = _Few(rows) if few else _Many(np.packbits(mask, bitorder="little"))
+            self._allowed[key] = allowed if len(rows) else _NOBODY
+        return self._allowed[key]
+
+    def _excluded(self, filters: Filters) -> Rows:
+        if not filters.exclude:
+            return _NOBODY.rows
+        rows = self.rows_of(filters.exclude)
+        return rows[rows >= 0]
 
     def passes(self, rows: Rows, filters: Filters) -> NDArray[np.bool_] | None:
         """Which of ``rows`` pass ``filters``, ``exclude`` included; None where all do."""
-        excluded = self.rows_of(filters.exclude)
+        excluded = self._excluded(filters)
         if not filters.narrows and not len(excluded):
             return None
         passes = self._matches(filters, rows) if filters.narrows else np.ones(len(rows), bool)
         return passes & ~np.isin(rows, excluded)
 
-    def rows_of(self, article_ids: Iterable[str]) -> Rows:
-        """Rows of those of the articles that are in stock, in the given order."""
-        rows = (self._row_of.get(article_id, self._in_stock) for article_id in article_ids)
-        return np.fromiter((row for row in rows if row < self._in_stock), np.int64)
+    def rows_of(self, article_ids: Collection[str]) -> Rows:
+        """The row of each article, -1 where it is not in stock."""
+        known = map(self._row_of.get, article_ids, repeat(-1))
+        rows = np.fromiter(known, np.int64, len(article_ids))
+        rows[rows >= self._in_stock] = -1
+        return rows
+
+    def vectors_of(self, rows: Rows) -> Float32:
+        """A copy of the vectors, float32 (len(rows), 128)."""
+        return self._vectors.take(rows, axis=0)
 
     def ids_of(self, rows: Rows) -> list[str]:
         """Article ids of rows."""
-        return [self._ids[row] for row in rows]
+        return [self._ids[row] for row in rows.tolist()]
 
     def scores(self, rows: Rows, query: Float32) -> Float32:
         """Inner products float32 (len(rows)), summed in float64, so that they do not depend on what else is asked."""
@@ -292,11 +398,16 @@ class ArticleIndex:
 
     def ranked(self, rows: Rows, scores: Float32, k: int) -> Ranked:
         """The best ``k`` of rows with their scores, in answer order."""
+        ids = self.ids_of(rows)
         if k < len(rows):
-            keep = scores >= np.partition(scores, len(rows) - k)[len(rows) - k]
-            rows, scores = rows[keep], scores[keep]
-        best = heapq.nsmallest(k, zip((-scores).tolist(), self.ids_of(rows), strict=True))
-        return Ranked(tuple(article_id for _, article_id in best), np.array([-score for score, _ in best], np.float32))
+            last = np.partition(scores, len(rows) - k)[len(rows) - k]
+            better = np.flatnonzero(scores > last)
+            level = ((ids[place], place) for place in np.flatnonzero(scores == last).tolist())
+            kept = [*better.tolist(), *(place for _, place in heapq.nsmallest(k - len(better), level))]
+        else:
+            kept = list(range(len(rows)))
+        kept.sort(key=lambda place: (-scores[place], ids[place]))
+        return Ranked(tuple(ids[place] for place in kept), scores[kept])
 
     def _matches(self, filters: Filters, rows: Rows | slice) -> NDArray[np.bool_]:
         prices = self._prices[rows]
@@ -314,6 +425,14 @@ class ArticleIndex:
         return passes
 
 
+def within_reach(approximate: Float32, k: int, error: float) -> Rows:
+    """Places that may belong to the best ``k``, where each value may err by ``error``; ascending."""
+    if k >= len(approximate):
+        return np.arange(len(approximate))
+    threshold = float(np.partition(approximate, len(approximate) - k)[len(approximate) - k])
+    return np.flatnonzero(approximate >= threshold - 2 * error)
+
+
 def _grown(array: NDArray[_Number], capacity: int) -> NDArray[_Number]:
     grown = np.zeros((capacity, *array.shape[1:]), array.dtype)
     grown[: len(array)] = array
@@ -325,9 +444,3 @@ def _any_of(codes: NDArray[np.int32], wanted: set[int]) -> NDArray[np.bool_]:
     for code in wanted:
         passes |= codes == code
     return passes
-
-
-def _without_exclude(filters: Filters) -> Filters:
-    return Filters(
-        filters.category, filters.brand, filters.colour, filters.gender, filters.price_min, filters.price_max
-    )

@@ -7,15 +7,18 @@ articles that trend.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_store import DNA_SIZE
 from model_store.bundle import Blend
 from service.engine.filters import EVERYTHING, Filters
-from service.engine.index import ArticleIndex, Float32, Ranked, Rows, check_vectors
+from service.engine.index import ArticleIndex, Float32, Ranked, Rows, check_vectors, within_reach
 from service.engine.trending import NO_TREND, TrendSnapshot
 
 Strategy = Literal["style", "trending", "blended"]
@@ -47,11 +50,24 @@ class RankedArticle:
     sources: dict[str, int]
 
 
-class _Trend(NamedTuple):
-    """A snapshot's articles that are in stock: rows of one revision and their trend scores, best seller first."""
+@dataclass(frozen=True, eq=False)
+class _Trend:
+    """A snapshot's articles that are in stock, best seller first: rows of one revision, trend scores, DNA (T, 128)."""
 
     rows: Rows
     scores: Float32
+    dna: Float32
+
+    @cached_property
+    def _order(self) -> Rows:
+        return np.argsort(self.rows)
+
+    def places(self, rows: Rows) -> Rows:
+        """The place of each of ``rows`` in this list, from 0; -1 where it does not trend."""
+        if not len(self.rows):
+            return np.full(len(rows), -1)
+        found = self._order[np.searchsorted(self.rows, rows, sorter=self._order).clip(max=len(self.rows) - 1)]
+        return np.where(self.rows[found] == rows, found, -1)
 
 
 @dataclass(frozen=True)
@@ -108,61 +124,85 @@ class Ranker:
         """By f·query + bonus · trend score, over all that is in stock."""
         index, n = question.index, question.n
         nearest = index.search(query, n, question.filters)
+        near = index.rows_of(nearest.article_ids)
         if not bonus:
-            return _answers(nearest, {source: _ranks(nearest.article_ids)})
-        trend = self._trend(question)
-        rows = np.union1d(trend.rows, index.rows_of(nearest.article_ids))
+            return _answers(nearest, {source: range(1, len(near) + 1)})
+        trend, passes = self._trend(question)
+        bonuses = np.float32(bonus) * trend.scores
+        rows = np.union1d(near, trend.rows[_contenders(index, trend, bonuses, query, n, passes)])
+        places = trend.places(rows)
         scores = index.scores(rows, query)
-        scores[np.searchsorted(rows, trend.rows)] += np.float32(bonus) * trend.scores
-        lists = {source: _ranks(nearest.article_ids), "trending": _ranks(index.ids_of(trend.rows))}
-        return _answers(index.ranked(rows, scores, n), lists)
+        scores[places >= 0] += bonuses[places[places >= 0]]
+        ranked = index.ranked(rows, scores, n)
+        rank_near = {article_id: rank for rank, article_id in enumerate(nearest.article_ids, 1)}
+        sold = trend.places(index.rows_of(ranked.article_ids))
+        ranks = np.arange(1, len(trend.rows) + 1) if passes is None else np.cumsum(passes)
+        return _answers(
+            ranked,
+            {
+                source: [rank_near.get(article_id, 0) for article_id in ranked.article_ids],
+                "trending": [int(ranks[place]) if place >= 0 else 0 for place in sold],
+            },
+        )
 
     def _trending(self, question: _Question, style: Float32 | None) -> list[RankedArticle]:
         index, n = question.index, question.n
-        trend = self._trend(question)
-        ids = index.ids_of(trend.rows[:n])
-        answers = [
-            RankedArticle(article_id, float(score), {"trending": place})
-            for place, (article_id, score) in enumerate(zip(ids, trend.scores, strict=False), 1)
-        ]
+        trend, passes = self._trend(question)
+        chosen = (np.arange(len(trend.rows)) if passes is None else np.flatnonzero(passes))[:n]
+        sold = Ranked(tuple(index.ids_of(trend.rows[chosen])), trend.scores[chosen])
+        answers = _answers(sold, {"trending": range(1, len(chosen) + 1)})
         if len(answers) == n:
             return answers
         # All that trends is in the answer now, so the n nearest hold enough others.
-        listed = set(ids)
+        listed = set(sold.article_ids)
         nearest = index.search(np.zeros(DNA_SIZE, np.float32) if style is None else style, n, question.filters)
         source = "catalogue" if style is None else "style"
         fill = [
-            RankedArticle(article_id, 0.0, {source: place})
-            for place, article_id in enumerate(nearest.article_ids, 1)
+            RankedArticle(article_id, 0.0, {source: rank})
+            for rank, article_id in enumerate(nearest.article_ids, 1)
             if article_id not in listed
         ]
         return answers + fill[: n - len(answers)]
 
-    def _trend(self, question: _Question) -> _Trend:
-        """What of the snapshot is in stock and passes the filters."""
+    def _trend(self, question: _Question) -> tuple[_Trend, NDArray[np.bool_] | None]:
+        """What of the snapshot is in stock, and which of it passes the filters: None where all does."""
         index, snapshot = question.index, question.trending
         if self._cached is None or self._cached[:3] != (index, index.revision, snapshot):
             self._cached = (index, index.revision, snapshot, _in_stock(index, snapshot))
         trend = self._cached[3]
-        passes = index.passes(trend.rows, question.filters)
-        return trend if passes is None else _Trend(trend.rows[passes], trend.scores[passes])
+        return trend, index.passes(trend.rows, question.filters)
 
 
 def _in_stock(index: ArticleIndex, snapshot: TrendSnapshot) -> _Trend:
-    available = np.fromiter(map(index.in_stock, snapshot.article_ids), bool, len(snapshot.article_ids))
-    return _Trend(index.rows_of(snapshot.article_ids), snapshot.scores[available])
+    rows = index.rows_of(snapshot.article_ids)
+    available = rows >= 0
+    return _Trend(rows[available], snapshot.scores[available], index.vectors_of(rows[available]))
 
 
-def _ranks(article_ids: list[str] | tuple[str, ...]) -> dict[str, int]:
-    return {article_id: place for place, article_id in enumerate(article_ids, 1)}
+def _contenders(
+    index: ArticleIndex,
+    trend: _Trend,
+    bonuses: Float32,
+    query: Float32,
+    n: int,
+    passes: NDArray[np.bool_] | None,
+) -> Rows:
+    """Places in the trend that may be among the ``n`` best of it by f·query + bonus."""
+    approximate = trend.dna @ query + bonuses
+    error = index.rounding(query) + 2.0**-22 * float(np.abs(approximate).max(initial=0.0))
+    if passes is None:
+        return within_reach(approximate, n, error)
+    places = np.flatnonzero(passes)
+    return places[within_reach(approximate[places], n, error)]
 
 
-def _answers(ranked: Ranked, lists: dict[str, dict[str, int]]) -> list[RankedArticle]:
+def _answers(ranked: Ranked, ranks: Mapping[str, Sequence[int]]) -> list[RankedArticle]:
+    """``ranks``: per source the rank of each answer, 0 where that source did not propose it."""
     return [
         RankedArticle(
             article_id,
-            float(score),
-            {source: ranks[article_id] for source, ranks in lists.items() if article_id in ranks},
+            float(ranked.scores[place]),
+            {source: of_source[place] for source, of_source in ranks.items() if of_source[place]},
         )
-        for article_id, score in zip(ranked.article_ids, ranked.scores, strict=True)
+        for place, article_id in enumerate(ranked.article_ids)
     ]

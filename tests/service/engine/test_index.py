@@ -39,10 +39,10 @@ def apply(index: ArticleIndex, shop: Shop, change) -> None:
             entry.in_stock = in_stock
 
 
-@settings(deadline=None, max_examples=300)
-@given(st.lists(changes, max_size=60), shops.vectors, st.integers(1, 40), shops.filters)
-def test_search_equals_brute_force_after_any_changes(steps, query, k, wanted):
-    index, shop = ArticleIndex(), Shop()
+@settings(deadline=None, max_examples=150)
+@given(st.lists(changes, max_size=60), shops.vectors, st.integers(1, 40), shops.filters, st.sampled_from([1, 8, 99]))
+def test_search_equals_brute_force_after_any_changes(steps, query, k, wanted, scan_from):
+    index, shop = ArticleIndex(scan_from=scan_from), Shop()
     for change in steps:
         apply(index, shop, change)
     found = index.search(query, k, wanted)
@@ -56,12 +56,46 @@ def test_search_equals_brute_force_after_any_changes(steps, query, k, wanted):
         assert not index.knows(article_id)
 
 
+@pytest.mark.parametrize("spread", [1.0, 1e-20, 1e6])
+def test_the_scan_equals_brute_force_after_many_changes(spread):
+    """Changes enough for rows to move, for the copy to be fitted anew, and for rows that do not fit it."""
+    rng = np.random.default_rng(1)
+    index, shop = ArticleIndex(scan_from=64), Shop()
+
+    def put(number: int, scale: float) -> None:
+        dna = (rng.standard_normal(128) * spread * scale).astype(np.float32)
+        entry = Entry(article(number, category=shops.CATEGORIES[number % 3]), dna.astype(np.float64), bool(number % 5))
+        index.upsert(entry.article, dna, entry.in_stock)
+        shop.live[entry.article.article_id] = entry
+
+    for number in range(1_500):
+        put(number, 1.0 if number % 70 else 30.0)
+        if number % 3 == 0:
+            put(int(rng.integers(0, number + 1)), 1.0)
+        if number % 4 == 0:
+            article_id = f"a{rng.integers(0, number + 1)}"
+            if article_id in shop.live:
+                index.set_stock(article_id, not shop.live[article_id].in_stock)
+                shop.live[article_id].in_stock = not shop.live[article_id].in_stock
+        if number % 9 == 0:
+            article_id = f"a{rng.integers(0, number + 1)}"
+            assert index.remove(article_id) is (shop.live.pop(article_id, None) is not None)
+        if number % 50 == 49:
+            query = rng.standard_normal(128).astype(np.float32)
+            for wanted in (
+                EVERYTHING,
+                Filters(category=frozenset({"dress", "shirt"}), exclude=frozenset({"a1", "a3"})),
+            ):
+                expected = [article_id for article_id, _ in shop.best(query.astype(np.float64), 15, wanted)]
+                assert list(index.search(query, 15, wanted).article_ids) == expected
+
+
 def random_index(n: int, seed: int = 0, spread: float = 1.0) -> tuple[ArticleIndex, Shop]:
     rng = np.random.default_rng(seed)
     dna = (rng.standard_normal((n, 128)) * spread).astype(np.float32)
     in_stock = (rng.random(n) < 0.8).tolist()
     articles = [article(i, category=shops.CATEGORIES[i % 3], price=float(i + 1)) for i in range(n)]
-    index = ArticleIndex()
+    index = ArticleIndex(scan_from=n)
     index.upsert_many(articles, dna, in_stock)
     entries = map(Entry, articles, dna.astype(np.float64), in_stock)
     return index, Shop({entry.article.article_id: entry for entry in entries})
@@ -90,7 +124,7 @@ def test_search_equals_brute_force_on_real_numbers(wanted, spread):
 
 
 def test_ties_stand_in_order_of_id_even_at_the_end_of_the_answer():
-    index = ArticleIndex()
+    index = ArticleIndex(scan_from=1)
     index.upsert_many([article(i) for i in range(2000)], np.ones((2000, 128), np.float32), [True] * 2000)
     found = index.search(np.ones(128, np.float32), 5)
     assert found.article_ids == ("a0", "a1", "a10", "a100", "a1000")
@@ -158,3 +192,10 @@ def test_dna_of_articles_that_were_never_live_can_be_remembered():
     assert not index.knows("gone")
     assert index.search(np.ones(128, np.float32), 5).article_ids == ()
     assert index.dna_of("unheard of") is None
+
+
+def test_a_batch_equals_one_by_one():
+    index, _ = random_index(500)
+    queries = np.random.default_rng(2).standard_normal((4, 128)).astype(np.float32)
+    for query, found in zip(queries, index.search_many(queries, 7), strict=True):
+        assert found.article_ids == index.search(query, 7).article_ids

@@ -40,7 +40,7 @@ def pairs(answers) -> list[tuple[str, float]]:
     return [(answer.article_id, answer.score) for answer in answers]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(shop_entries, sales, shops.vectors, st.sampled_from([0.0, 0.3, 1.0, 10.0]), questions)
 def test_blended_equals_scoring_everything_in_stock(entries, sold, style, weight, question):
     n, wanted = question
@@ -51,7 +51,7 @@ def test_blended_equals_scoring_everything_in_stock(entries, sold, style, weight
     assert pairs(answers) == by_brute_force(shop, sold, style, weight, n=n, wanted=wanted)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(shop_entries, sales, shops.vectors, st.integers(1, 12), shops.filters)
 def test_style_ignores_sales(entries, sold, style, n, wanted):
     index, shop = build(entries)
@@ -62,7 +62,7 @@ def test_style_ignores_sales(entries, sold, style, n, wanted):
     assert [answer.sources for answer in answers] == [{"style": place} for place in range(1, len(answers) + 1)]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(shop_entries, sales, st.none() | shops.vectors, st.booleans(), questions)
 def test_trending_lists_sales_then_the_rest_by_style(entries, sold, style, cold, question):
     n, wanted = question
@@ -82,7 +82,7 @@ def test_trending_lists_sales_then_the_rest_by_style(entries, sold, style, cold,
     assert [answer.score for answer in answers] == sorted((answer.score for answer in answers), reverse=True)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(shop_entries, sales, shops.vectors.filter(np.any), st.integers(1, 12), shops.filters)
 def test_a_session_adapts_a_cold_customers_answer(entries, sold, session, n, wanted):
     index, shop = build(entries)
