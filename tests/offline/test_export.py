@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from bundles import sample_contents
 from small_runs import make_run
 from tiny_shops import DAY, START, tiny_shop
@@ -133,22 +132,10 @@ def shifted_table(contents: Contents) -> Contents:
     return replace(contents, catalogue=replace(catalogue, dna=catalogue.dna + np.float32(2e-4)))
 
 
-def exploding_lstm(contents: Contents) -> Contents:
-    with torch.no_grad():
-        contents.networks.style.project.bias.fill_(float("nan"))
-    return contents
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (shifted_table, "article_table: torch and ONNX differ by 0.0002, over 0.0001; nothing is published"),
-        (exploding_lstm, "style_lstm: torch and ONNX differ by nan"),
-    ],
-)
-def test_what_does_not_compute_alike_is_not_published(store: Path, spoil, message: str) -> None:
-    with pytest.raises(InvalidBundle, match=re.escape(message)):
-        write_bundle(store, spoil(sample_contents(version="v2")))
+def test_what_does_not_compute_alike_is_not_published(store: Path) -> None:
+    contents = shifted_table(sample_contents(version="v2"))
+    with pytest.raises(InvalidBundle, match=r"article_table: .* differ by 0\.0002, over 0\.0001; nothing is published"):
+        write_bundle(store, contents)
     assert {path.name for path in store.iterdir()} == {"v1", "CURRENT", ".lock"}
     assert current_version(store) == "v1"
 
