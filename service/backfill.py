@@ -28,7 +28,7 @@ from service.catalogue.store import CatalogueStore
 from service.engine.style import StyleModel
 from service.events import plans_by_replay
 from service.state.codec import stored_event
-from service.state.customer import SESSION_LENGTH
+from service.state.customer import SESSION_LENGTH, in_log
 from service.state.store import CustomerStore
 from service.trend_store import TrendStore
 
@@ -57,9 +57,9 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Filled:
-    """How many events were ``read`` from the table, and ``added`` to the store, of how many customers.
+    """How many events were ``read``, of how many customers, and how many purchases and returns of them were new.
 
-    Of clicks and searches, only those are offered to the store that a session keeps.
+    Clicks and searches do not count among ``added``: a session forgets, and so cannot tell which it has had.
     """
 
     read: int
@@ -153,12 +153,16 @@ async def fill_customers(
 async def _store(
     customers: CustomerStore, trends: TrendStore, model: StyleModel, by_customer: Mapping[str, tuple[Event, ...]]
 ) -> int:
-    """Number of events that were new."""
+    """Number of purchases and returns that were new."""
     logs = await customers.read_logs(list(by_customer))
     plans = plans_by_replay(model, list(by_customer.items()), logs)
     appended = await customers.append_many([plan.addition for plan in plans])
     await trends.add([sale for plan, done in zip(plans, appended, strict=True) for sale in plan.sales(done)])
-    return sum(sum(done.added) for done in appended)
+    return sum(
+        new and in_log(event)
+        for plan, done in zip(plans, appended, strict=True)
+        for new, event in zip(done.added, plan.addition.events, strict=True)
+    )
 
 
 @dataclass(frozen=True)
