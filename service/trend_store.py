@@ -216,7 +216,7 @@ class Trends:
 def _sorted_snapshot(window: TrendWindow, counts: Mapping[int, Mapping[str, int]]) -> TrendSnapshot:
     """With its order made already, so that no answer has to wait for that."""
     snapshot = snapshot_of(window, counts)
-    assert len(snapshot.scores) == len(snapshot.article_ids)
+    assert len(snapshot.scores) == len(snapshot.places)
     return snapshot
 
 

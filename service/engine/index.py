@@ -12,6 +12,7 @@ one dense block and needs no mask; nothing is ever tombstoned, and nothing needs
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -42,6 +43,7 @@ _ROUNDING = DNA_SIZE * 2.0**-23  # a float32 sum of 128 products errs by less th
 _SCAN_FROM = 4_096  # rows: for fewer, plain sums are as quick
 _FEW = 0.1  # of what is in stock: below that, summing the allowed rows alone is quicker than scanning all
 _MAX_CACHED_FILTERS = 128
+_JOURNAL, _MOST_TOUCHED = 256, 4_096  # changes whose articles are remembered, and how many articles of each
 
 
 class InvalidVector(ModisteError):
@@ -112,6 +114,8 @@ class ArticleIndex:
         self._allowed: dict[Filters, _Few | _Many] = {}
         self._scan_from = scan_from
         self._scan: QuantisedScan | None = None  # of all rows, once there are many
+        self._touched: set[str] = set()
+        self._journal: deque[tuple[int, frozenset[str]]] = deque(maxlen=_JOURNAL)
 
     # What is here
 
@@ -190,6 +194,7 @@ class ArticleIndex:
         self._remembered[article_id] = self._vectors[row].copy()
         self._set_stock(article_id, False)
         self._swap(np.array([self._row_of[article_id]]), np.array([len(self._ids) - 1]))
+        self._touched.add(article_id)
         del self._row_of[article_id]
         self._ids.pop()
         self._json.pop()
@@ -232,6 +237,7 @@ class ArticleIndex:
 
     def _write(self, articles: Sequence[Article], vectors: Float32) -> None:
         """Set all but the stock of articles that have rows."""
+        self._touched.update(article.article_id for article in articles)
         rows = np.array([self._row_of[article.article_id] for article in articles])
         for row, article in zip(rows, articles, strict=True):
             self._json[row] = public_json(article)
@@ -280,12 +286,24 @@ class ArticleIndex:
         for one, other in zip(ones.tolist(), others.tolist(), strict=True):
             self._ids[one], self._ids[other] = self._ids[other], self._ids[one]
             self._json[one], self._json[other] = self._json[other], self._json[one]
-            self._row_of[self._ids[one]] = one
-            self._row_of[self._ids[other]] = other
+            for row in (one, other):
+                self._row_of[self._ids[row]] = row
+                self._touched.add(self._ids[row])
 
     def _changed(self) -> None:
         self.revision += 1
         self._allowed.clear()
+        if len(self._touched) > _MOST_TOUCHED:
+            self._journal.clear()
+        else:
+            self._journal.append((self.revision, frozenset(self._touched)))
+        self._touched.clear()
+
+    def touched_since(self, revision: int) -> set[str] | None:
+        """Articles whose row, stock or vector may have changed after ``revision``; None where that is long ago."""
+        if revision < self.revision - len(self._journal):
+            return None
+        return {article_id for later, touched in self._journal if later > revision for article_id in touched}
 
     # Search
 

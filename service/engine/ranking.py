@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -38,7 +37,7 @@ class Taste:
     session: Float32 | None = None
 
 
-NOTHING_KNOWN = Taste()
+_KEPT_TRENDS = 4  # snapshots: now's, and a few of the past
 
 
 @dataclass(frozen=True)
@@ -50,24 +49,51 @@ class RankedArticle:
     sources: dict[str, int]
 
 
-@dataclass(frozen=True, eq=False)
 class _Trend:
-    """A snapshot's articles that are in stock, best seller first: rows of one revision, trend scores, DNA (T, 128)."""
+    """A snapshot's articles as they stand in an index, and follow its changes, best seller first.
 
-    rows: Rows
-    scores: Float32
-    dna: Float32
+    ``rows`` int64 (T), -1 where not in stock; ``dna`` float32 (T, 128), the Fashion DNA of what is.
+    """
 
-    @cached_property
-    def _order(self) -> Rows:
-        return np.argsort(self.rows)
+    def __init__(self, index: ArticleIndex, snapshot: TrendSnapshot):
+        self.index, self.snapshot, self.scores = index, snapshot, snapshot.scores
+        self.rows = np.full(len(self.scores), -1, np.int64)
+        self.dna: Float32 = np.zeros((len(self.scores), DNA_SIZE), np.float32)
+        self._read(np.arange(len(self.scores)), snapshot.article_ids)
 
-    def places(self, rows: Rows) -> Rows:
-        """The place of each of ``rows`` in this list, from 0; -1 where it does not trend."""
-        if not len(self.rows):
-            return np.full(len(rows), -1)
-        found = self._order[np.searchsorted(self.rows, rows, sorter=self._order).clip(max=len(self.rows) - 1)]
-        return np.where(self.rows[found] == rows, found, -1)
+    def follow(self) -> bool:
+        """Take in what changed in the index; False where so much did that it is better to begin again."""
+        touched = self.index.touched_since(self._revision)
+        if touched is None:
+            return False
+        places = self.snapshot.places
+        article_ids = [article_id for article_id in touched if article_id in places]
+        self._read(np.array([places[article_id] for article_id in article_ids], np.int64), article_ids)
+        return True
+
+    def _read(self, places: Rows, article_ids: Sequence[str]) -> None:
+        rows = self.index.rows_of(article_ids)
+        self.rows[places] = rows
+        self.dna[places[rows >= 0]] = self.index.vectors_of(rows[rows >= 0])
+        self._revision = self.index.revision
+
+    def allowed(self, filters: Filters) -> NDArray[np.bool_]:
+        """Which of the snapshot's articles are in stock and pass the filters."""
+        in_stock = self.rows >= 0
+        passes = self.index.passes(self.rows[in_stock], filters)
+        if passes is not None:
+            in_stock[in_stock] = passes
+        return in_stock
+
+    def contenders(self, query: Float32, bonuses: Float32, n: int, allowed: NDArray[np.bool_]) -> Rows:
+        """Rows of the allowed articles that may be among the ``n`` best of them by f·query + bonus."""
+        approximate = self.dna @ query + bonuses
+        error = self.index.rounding(query) + 2.0**-22 * float(np.abs(approximate).max(initial=0.0))
+        return self.rows[allowed][within_reach(approximate[allowed], n, error)]
+
+    def places(self, article_ids: Sequence[str]) -> Rows:
+        """The place of each article in the snapshot, -1 where it is not."""
+        return np.array([self.snapshot.places.get(article_id, -1) for article_id in article_ids], np.int64)
 
 
 @dataclass(frozen=True)
@@ -85,7 +111,7 @@ class Ranker:
 
     def __init__(self, blend: Blend):
         self._blend = blend
-        self._cached: tuple[ArticleIndex, int, TrendSnapshot, _Trend] | None = None
+        self._trends: dict[tuple[ArticleIndex, TrendSnapshot], _Trend] = {}  # the least lately used first
 
     def rank(
         self,
@@ -127,28 +153,28 @@ class Ranker:
         near = index.rows_of(nearest.article_ids)
         if not bonus:
             return _answers(nearest, {source: range(1, len(near) + 1)})
-        trend, passes = self._trend(question)
+        trend = self._trend(question)
+        allowed = trend.allowed(question.filters)
         bonuses = np.float32(bonus) * trend.scores
-        rows = np.union1d(near, trend.rows[_contenders(index, trend, bonuses, query, n, passes)])
-        places = trend.places(rows)
+        rows = np.union1d(near, trend.contenders(query, bonuses, n, allowed))
         scores = index.scores(rows, query)
+        places = trend.places(index.ids_of(rows))
         scores[places >= 0] += bonuses[places[places >= 0]]
         ranked = index.ranked(rows, scores, n)
         rank_near = {article_id: rank for rank, article_id in enumerate(nearest.article_ids, 1)}
-        sold = trend.places(index.rows_of(ranked.article_ids))
-        ranks = np.arange(1, len(trend.rows) + 1) if passes is None else np.cumsum(passes)
+        ranks = np.cumsum(allowed)
         return _answers(
             ranked,
             {
                 source: [rank_near.get(article_id, 0) for article_id in ranked.article_ids],
-                "trending": [int(ranks[place]) if place >= 0 else 0 for place in sold],
+                "trending": [int(ranks[place]) if place >= 0 else 0 for place in trend.places(ranked.article_ids)],
             },
         )
 
     def _trending(self, question: _Question, style: Float32 | None) -> list[RankedArticle]:
         index, n = question.index, question.n
-        trend, passes = self._trend(question)
-        chosen = (np.arange(len(trend.rows)) if passes is None else np.flatnonzero(passes))[:n]
+        trend = self._trend(question)
+        chosen = np.flatnonzero(trend.allowed(question.filters))[:n]
         sold = Ranked(tuple(index.ids_of(trend.rows[chosen])), trend.scores[chosen])
         answers = _answers(sold, {"trending": range(1, len(chosen) + 1)})
         if len(answers) == n:
@@ -164,36 +190,16 @@ class Ranker:
         ]
         return answers + fill[: n - len(answers)]
 
-    def _trend(self, question: _Question) -> tuple[_Trend, NDArray[np.bool_] | None]:
-        """What of the snapshot is in stock, and which of it passes the filters: None where all does."""
-        index, snapshot = question.index, question.trending
-        if self._cached is None or self._cached[:3] != (index, index.revision, snapshot):
-            self._cached = (index, index.revision, snapshot, _in_stock(index, snapshot))
-        trend = self._cached[3]
-        return trend, index.passes(trend.rows, question.filters)
-
-
-def _in_stock(index: ArticleIndex, snapshot: TrendSnapshot) -> _Trend:
-    rows = index.rows_of(snapshot.article_ids)
-    available = rows >= 0
-    return _Trend(rows[available], snapshot.scores[available], index.vectors_of(rows[available]))
-
-
-def _contenders(
-    index: ArticleIndex,
-    trend: _Trend,
-    bonuses: Float32,
-    query: Float32,
-    n: int,
-    passes: NDArray[np.bool_] | None,
-) -> Rows:
-    """Places in the trend that may be among the ``n`` best of it by f·query + bonus."""
-    approximate = trend.dna @ query + bonuses
-    error = index.rounding(query) + 2.0**-22 * float(np.abs(approximate).max(initial=0.0))
-    if passes is None:
-        return within_reach(approximate, n, error)
-    places = np.flatnonzero(passes)
-    return places[within_reach(approximate[places], n, error)]
+    def _trend(self, question: _Question) -> _Trend:
+        """The snapshot as it stands in the index at this moment."""
+        key = (question.index, question.trending)
+        trend = self._trends.pop(key, None)
+        if trend is None or not trend.follow():
+            trend = _Trend(question.index, question.trending)
+        self._trends[key] = trend
+        if len(self._trends) > _KEPT_TRENDS:
+            self._trends.pop(next(iter(self._trends)))
+        return trend
 
 
 def _answers(ranked: Ranked, ranks: Mapping[str, Sequence[int]]) -> list[RankedArticle]:

@@ -54,6 +54,11 @@ class TrendSnapshot:
         return tuple(sorted(self.sales, key=lambda article_id: (-self.sales[article_id], article_id)))
 
     @cached_property
+    def places(self) -> Mapping[str, int]:
+        """The place of each article in ``article_ids``, from 0."""
+        return {article_id: place for place, article_id in enumerate(self.article_ids)}
+
+    @cached_property
     def scores(self) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         """Trend scores of ``article_ids``: float32, highest first, all above 0."""
         return trend_score(np.array([self.sales[article_id] for article_id in self.article_ids], np.float64))

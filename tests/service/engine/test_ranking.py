@@ -152,3 +152,37 @@ def test_an_unknown_style_of_a_known_customer_falls_back_to_the_trend():
     index.upsert(article(1), np.ones(128, np.float32), True)
     answers = Ranker(Blend()).rank(index, Taste(None, cold=False), 5, filters=EVERYTHING)
     assert [answer.sources for answer in answers] == [{"catalogue": 1}]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shop_entries, sales, shops.vectors, st.lists(st.tuples(shops.articles, shops.vectors, st.booleans()), max_size=8)
+)
+def test_a_ranker_follows_the_index_through_every_change(entries, sold, style, later):
+    index, shop = build(entries)
+    ranker, trending = Ranker(Blend(trend=1.0)), TrendSnapshot(sold)
+    for changed, dna, in_stock in later:
+        ranker.rank(index, Taste(style, cold=False), 5, trending=trending)
+        if in_stock and changed.article_id in shop.live:
+            index.remove(changed.article_id)
+            del shop.live[changed.article_id]
+        else:
+            index.upsert(changed, dna, in_stock)
+            shop.live[changed.article_id] = Entry(changed, dna, in_stock)
+        answers = ranker.rank(index, Taste(style, cold=False), 5, trending=trending)
+        assert pairs(answers) == by_brute_force(shop, sold, style, 1.0, n=5, wanted=EVERYTHING)
+
+
+def test_a_ranker_begins_again_where_too_much_changed():
+    index = ArticleIndex()
+    for number in range(3):
+        index.upsert(article(number), np.zeros(128, np.float32), True)
+    ranker, trending = Ranker(Blend()), TrendSnapshot({"a1": 1.0})
+    ranker.rank(index, Taste(), 3, trending=trending)
+    revision = index.revision
+    for number in range(1_000):
+        index.set_stock("a1", bool(number % 2))
+    index.set_stock("a1", False)
+    assert index.touched_since(revision) is None
+    answers = ranker.rank(index, Taste(), 3, trending=trending)
+    assert [answer.article_id for answer in answers] == ["a0", "a2"]
