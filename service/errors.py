@@ -32,6 +32,14 @@ class Unauthorised(ServiceError):
     """API keys are set, and the request carries none of them."""
 
 
+class MalformedBody(ServiceError):
+    """A request's body is not JSON in UTF-8."""
+
+
+class UnsupportedMediaType(ServiceError):
+    """A request's body is not declared as JSON."""
+
+
 class BodyTooLarge(ServiceError):
     """A request's body is larger than the settings allow."""
 

@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model_store.errors import InvalidRecord
 from model_store.records import Article, Identifier, Timestamp, describe_validation_error
 from service.catalogue.encoder import CatalogueEncoder, prepare
-from service.catalogue.follower import CatalogueFollower
 from service.catalogue.pictures import read_picture
 from service.catalogue.records import Float32, StockLevel, StockOutcome, StoredArticle
 from service.catalogue.store import CatalogueStore
@@ -50,6 +49,14 @@ class _Stock(BaseModel):
     set_time: Timestamp | None = None
 
 
+class Shown(Protocol):
+    """What shows the catalogue on this worker: one index's follower, or all of them while the bundle changes."""
+
+    async def refresh(self, article_ids: Sequence[str]) -> None:
+        """Show what is true now of these articles. Raises StoreUnavailable."""
+        ...
+
+
 class CatalogueIntake:
     """Writes to the catalogue, and has this worker's index show it before the call is answered.
 
@@ -59,23 +66,23 @@ class CatalogueIntake:
     def __init__(self, store: CatalogueStore, image_root: Path | None, clock: Callable[[], int]):
         self._store, self._image_root, self._clock = store, image_root, clock
 
-    async def put(self, raw: Sequence[Any], encoder: CatalogueEncoder, follower: CatalogueFollower) -> IntakeAnswer:
+    async def put(self, raw: Sequence[Any], encoder: CatalogueEncoder, shown: Shown) -> IntakeAnswer:
         """Add or replace articles (fields of design §3), encoded by ``encoder``. Raises StoreUnavailable.
 
         Where that fails, some may be stored; to send all again is harmless.
         """
         articles, dna, refused = await asyncio.to_thread(self._encoded, raw, encoder)
         await self._store.upsert(articles, encoder.bundle_version, dna)
-        await follower.refresh(list(dict.fromkeys(stored.article.article_id for stored in articles)))
+        await shown.refresh(list(dict.fromkeys(stored.article.article_id for stored in articles)))
         return IntakeAnswer(len(articles), tuple(refused))
 
-    async def delete(self, article_id: str, follower: CatalogueFollower) -> bool:
+    async def delete(self, article_id: str, shown: Shown) -> bool:
         """Take an article out of every answer; False where it was not there. Raises StoreUnavailable."""
         deleted = await self._store.delete(article_id)
-        await follower.refresh([article_id])
+        await shown.refresh([article_id])
         return deleted
 
-    async def set_stock(self, raw: Sequence[Any], follower: CatalogueFollower) -> IntakeAnswer:
+    async def set_stock(self, raw: Sequence[Any], shown: Shown) -> IntakeAnswer:
         """Set stock levels: ``{"article_id", "quantity", "set_time"?}``, by default of now. Raises StoreUnavailable.
 
         One that is older than what is stored is accepted, and changes nothing.
@@ -85,7 +92,7 @@ class CatalogueIntake:
         refused = [one for one in checked if isinstance(one, Refusal)]
         levels = {index: level for index, level in enumerate(checked) if isinstance(level, StockLevel)}
         outcomes = dict(zip(levels, await self._store.set_stock(list(levels.values())), strict=True))
-        await follower.refresh(list(dict.fromkeys(level.article_id for level in levels.values())))
+        await shown.refresh(list(dict.fromkeys(level.article_id for level in levels.values())))
         for index, outcome in outcomes.items():
             if outcome is StockOutcome.UNKNOWN_ARTICLE:
                 message = f"article '{levels[index].article_id}' is not in the catalogue"

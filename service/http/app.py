@@ -1,0 +1,105 @@
+"""The application: one worker's parts put together, and the contract's routes before them (design §7)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+
+from model_store.errors import InvalidConfig
+from model_store.graphs import check_runtime
+from service.breaker import Breaker
+from service.catalogue.intake import CatalogueIntake
+from service.catalogue.redis_store import RedisCatalogue
+from service.choice import RedisChoice
+from service.events import EventRecorder
+from service.http import articles, customers, errors, events, operations
+from service.http.middleware import ApiKeys, BodyLimit, Measured, RawPath, RequestIds
+from service.http.openapi import describe
+from service.http.services import Services
+from service.live import Lives
+from service.metrics import Metrics
+from service.recommend import Recommender
+from service.settings import Settings, variable
+from service.state.connection import Client, connect
+from service.state.redis_store import RedisStore
+from service.trend_store import RedisTrendStore, Trends
+
+
+def unix_now() -> int:
+    """Unix seconds."""
+    return int(time.time())
+
+
+def from_environment() -> FastAPI:
+    """The application that the process's environment describes. Raises InvalidConfig."""
+    return create_app(Settings.from_environment(os.environ))
+
+
+def create_app(settings: Settings, clock: Callable[[], int] = unix_now) -> FastAPI:
+    """One worker's application. It connects once it starts, and is ready once bundle and catalogue are loaded.
+
+    Raises InvalidConfig where the settings name no Redis, or the installation mixes CPU and GPU packages.
+    """
+    check_runtime()
+    if settings.redis_url is None:
+        raise InvalidConfig(f"{variable('redis_url')} is not set; set it, or run 'modiste serve', which starts one")
+    metrics = Metrics()
+    app = FastAPI(
+        title="Modiste",
+        description="What should this customer see next, out of what is in stock?",
+        version="1",
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(settings, metrics, clock),
+    )
+    for router in (customers.hot, articles.hot, customers.router, events.router, articles.router, operations.router):
+        app.include_router(router)
+    errors.install(app)
+    describe(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, most=settings.max_body_bytes)
+    app.add_middleware(ApiKeys, digests=settings.api_keys)
+    app.add_middleware(Measured, metrics=metrics)
+    app.add_middleware(RawPath)
+    app.add_middleware(RequestIds)
+    return app
+
+
+def _lifespan(
+    settings: Settings, metrics: Metrics, clock: Callable[[], int]
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        assert settings.redis_url is not None
+        client = connect(settings.redis_url, timeout=settings.redis_timeout, connections=settings.redis_connections)
+        try:
+            parts = _parts(settings, client, metrics, clock)
+            app.state.services = parts
+            async with parts.lives.running():
+                yield
+        finally:
+            await client.aclose()
+
+    return lifespan
+
+
+def _parts(settings: Settings, client: Client, metrics: Metrics, clock: Callable[[], int]) -> Services:
+    customers, sales = RedisStore(client), RedisTrendStore(client)
+    catalogue = RedisCatalogue(client)
+    lives = Lives(settings.store, catalogue, RedisChoice(client), clock=time.time)
+    breaker = Breaker(time.monotonic)
+
+    return Services(
+        settings=settings,
+        metrics=metrics,
+        customers=customers,
+        intake=CatalogueIntake(catalogue, settings.image_root, clock),
+        recorder=EventRecorder(customers, clock, lives.remembers, sales.add),
+        recommender=Recommender(customers, Trends(sales, clock, time.monotonic), breaker, metrics, clock),
+        lives=lives,
+        clock=clock,
+    )

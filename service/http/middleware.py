@@ -1,0 +1,166 @@
+"""What every request passes, outermost first, as plain ASGI: it costs microseconds and never buffers a body."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import BodyTooLarge, Unauthorised
+from service.http.errors import INTERNAL, answer_error, error_response, status_of
+from service.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+OPEN = frozenset({"/livez", "/readyz", "/metrics", "/docs", "/openapi.json"})
+"""Paths that need no API key."""
+_SOUND_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+class RequestIds:
+    """Gives each request an id (the caller's own, where it sends a sound one) and answers what nobody expected.
+
+    An unexpected error is logged with its trace and the id; the caller learns the id only.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        header = (b"x-request-id", request_id)
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), header]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception as error:
+            answer = answer_error(error)  # raised by an inner layer, outside of any route
+            if answer is None:
+                log.exception("request %s failed: %s %s", request_id.decode(), scope["method"], scope["path"])
+                answer = error_response(INTERNAL, f"the service failed; its log tells more under {request_id.decode()}")
+            if not started:
+                await answer(scope, receive, send_with_id)
+
+
+def _request_id(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return value if _SOUND_REQUEST_ID.fullmatch(value) else uuid.uuid4().hex.encode()
+    return uuid.uuid4().hex.encode()
+
+
+class RawPath:
+    """Routes by the path as it was sent: a percent-encoded slash belongs to an id and does not end it.
+
+    The ids are decoded by ``requests.PercentDecoded``.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            raw: bytes | None = scope.get("raw_path")  # optional in ASGI
+            path = quote(scope["path"], safe="/") if raw is None else raw.decode("utf-8", "surrogateescape")
+            scope["path"] = path
+        await self.app(scope, receive, send)
+
+
+class BodyLimit:
+    """Ends a request whose body exceeds ``most`` bytes as soon as that is known, declared length or not."""
+
+    def __init__(self, app: ASGIApp, most: int):
+        self.app, self.most = app, most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in {"GET", "HEAD"}:
+            await self.app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "0")
+        if not declared.isdecimal() or int(declared) > self.most:
+            raise self._too_large()
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > self.most:
+                    raise self._too_large()
+            return message
+
+        await self.app(scope, counted, send)
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"the body is larger than {self.most:,} bytes (MODISTE_MAX_BODY_BYTES); send less at once")
+
+
+class ApiKeys:
+    """Lets only those in who show one of the keys, but to probes and documentation.
+
+    ``digests``: SHA-256 of the keys; none of them lets everybody in.
+    """
+
+    def __init__(self, app: ASGIApp, digests: Sequence[bytes]):
+        self.app, self.digests = app, digests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.digests and scope["type"] == "http" and scope["path"] not in OPEN:
+            self._check(Headers(scope=scope))
+        await self.app(scope, receive, send)
+
+    def _check(self, headers: Headers) -> None:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        digest = hashlib.sha256(key.encode("latin-1")).digest()
+        # All are compared, each in constant time, so that the time taken tells nothing about any of them.
+        if not sum(hmac.compare_digest(digest, known) for known in self.digests):
+            raise Unauthorised("this call needs an API key: 'Authorization: Bearer <key>' or 'X-API-Key: <key>'")
+
+
+class Measured:
+    """Counts and times requests by route, method and status."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics):
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        status = 500
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_noted)
+        except Exception as error:
+            status = status_of(error)
+            raise
+        finally:
+            route = getattr(scope.get("route"), "path_format", "none")  # not the path: its ids are without number
+            self.metrics.count_request(scope["method"], route, status, time.perf_counter() - start)

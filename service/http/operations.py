@@ -1,0 +1,68 @@
+"""For those who run the service: probes, metrics, bundles."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from model_store.errors import InvalidBundle
+from service import errors
+from service.http.errors import documented
+from service.http.responses import json_response
+from service.http.schemas import Activated, Bundles, Health
+from service.http.services import services
+
+router = APIRouter()
+
+
+@router.get("/livez", response_model=Health, tags=["operations"])
+async def livez() -> Response:
+    """Whether this process runs. Asks nothing else, so that a Redis that is down restarts no pod."""
+    return json_response({"status": "ok"})
+
+
+@router.get("/readyz", response_model=Health, responses=documented(errors.NotReady), tags=["operations"])
+async def readyz(request: Request) -> Response:
+    """Whether this process answers recommendations: its bundle's golden cases hold and the catalogue is loaded.
+
+    Stays ready while Redis is down, since recommendations are then answered from memory.
+    """
+    assert services(request).live is not None
+    return json_response({"status": "ok"})
+
+
+@router.get("/metrics", response_class=Response, tags=["operations"])
+async def metrics(request: Request) -> Response:
+    """Figures for Prometheus, in its text format."""
+    parts = services(request)
+    parts.lives.show(parts.metrics)
+    return Response(parts.metrics.page(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/v1/bundles", response_model=Bundles, tags=["bundles"])
+async def bundles(request: Request) -> Response:
+    """All bundles of the store, and which of them is live."""
+    lives = services(request).lives
+    return json_response({"live": lives.version, "bundles": await lives.bundles()})
+
+
+@router.post(
+    "/v1/bundles/{version:identifier}/activate",
+    response_model=Activated,
+    responses=documented(
+        errors.UnknownBundle, InvalidBundle, errors.ActivationInProgress, errors.NotReady, errors.StoreUnavailable
+    ),
+    tags=["bundles"],
+)
+async def activate(
+    request: Request, version: Annotated[str, Path(description="A version that GET /v1/bundles lists.")]
+) -> Response:
+    """Serve from another bundle, on every worker, without a dropped request.
+
+    The answer comes once this worker serves it, its golden cases hold and it has encoded the whole live catalogue;
+    other workers follow on their own. A bundle that is damaged is refused, and the old one keeps serving.
+    """
+    live = await services(request).lives.activate(version)
+    return json_response({"bundle": live.version, "articles": len(live.index)})

@@ -1,0 +1,41 @@
+"""What endpoints work with, made once per process by ``service.http.app``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from service.catalogue.intake import CatalogueIntake
+from service.events import EventRecorder
+from service.live import Live, Lives
+from service.metrics import Metrics
+from service.recommend import Recommender
+from service.settings import Settings
+from service.state.store import CustomerStore
+
+
+@dataclass(frozen=True)
+class Services:
+    """All parts of one worker. ``clock``: Unix seconds."""
+
+    settings: Settings
+    metrics: Metrics
+    customers: CustomerStore
+    recorder: EventRecorder
+    recommender: Recommender
+    intake: CatalogueIntake
+    lives: Lives
+    clock: Callable[[], int]
+
+    @property
+    def live(self) -> Live:
+        """The bundle that answers at this moment: a request asks once and keeps it. Raises NotReady."""
+        return self.lives.live
+
+
+def services(request: Request) -> Services:
+    """The services of the application that was asked."""
+    found: Services = request.app.state.services
+    return found

@@ -1,0 +1,125 @@
+"""What the service tells Prometheus about itself.
+
+One process shows its own figures. Where several workers share a port, set PROMETHEUS_MULTIPROC_DIR to an empty folder
+before they start, and any of them answers for all.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)  # seconds
+STAGES = ("redis", "lstm", "search", "total")
+"""Parts of one GET for recommendations: reading the state, the style, the ranking; and all together."""
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+MOST_SERIES = 1_000
+
+
+class Metrics:
+    """The service's counters, gauges and histograms, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        stage = Histogram(
+            "modiste_recommendation_seconds",
+            "Time that parts of a recommendation took.",
+            ["stage"],
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+        self._stages = {name: stage.labels(name) for name in STAGES}
+        self._requests = Counter(
+            "modiste_requests", "Requests answered.", ["method", "route", "status"], registry=self._registry
+        )
+        self._request_seconds = Histogram(
+            "modiste_request_seconds", "Time per request.", ["route"], buckets=BUCKETS, registry=self._registry
+        )
+        self._events = Counter("modiste_events", "Events by what became of them.", ["result"], registry=self._registry)
+        self._articles = Counter(
+            "modiste_article_changes", "Changes of articles and stock by result.", ["result"], registry=self._registry
+        )
+        self.degraded = Counter(
+            "modiste_degraded_answers", "Recommendations answered without Redis.", registry=self._registry
+        )
+        self.replays = Counter(
+            "modiste_replays", "States that were rebuilt from the history on a read.", registry=self._registry
+        )
+        self._index_size = Gauge(
+            "modiste_index_articles",
+            "Articles in this worker's index.",
+            ["stock"],
+            registry=self._registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._bundle = Gauge(
+            "modiste_bundle_info",
+            "1 for the live bundle.",
+            ["version"],
+            registry=self._registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._bundle_version: str | None = None
+        self._by_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        for result in ("accepted", "duplicate", "rejected"):
+            self._events.labels(result)
+        for result in ("accepted", "rejected"):
+            self._articles.labels(result)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Observe the time that a block takes as one of ``STAGES``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stages[name].observe(time.perf_counter() - start)
+
+    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answered request. ``route``: its path as the contract writes it, or "none"."""
+        key = (method, route, status)
+        children = self._by_request.get(key)
+        if children is None:
+            if method not in METHODS:
+                method = "other"
+            children = (self._requests.labels(method, route, str(status)), self._request_seconds.labels(route))
+            if len(self._by_request) < MOST_SERIES:
+                self._by_request[key] = children
+        children[0].inc()
+        children[1].observe(seconds)
+
+    def count_events(self, accepted: int, duplicates: int, rejected: int) -> None:
+        """Count one answer to POST /v1/events."""
+        self._events.labels("accepted").inc(accepted)
+        self._events.labels("duplicate").inc(duplicates)
+        self._events.labels("rejected").inc(rejected)
+
+    def count_articles(self, accepted: int, rejected: int) -> None:
+        """Count one answer to a change of articles or stock."""
+        self._articles.labels("accepted").inc(accepted)
+        self._articles.labels("rejected").inc(rejected)
+
+    def show_bundle(self, version: str) -> None:
+        """Name the bundle that answers from now on."""
+        if self._bundle_version is not None:
+            self._bundle.labels(self._bundle_version).set(0)
+        self._bundle.labels(version).set(1)
+        self._bundle_version = version
+
+    def show_index(self, articles: int, in_stock: int) -> None:
+        """Say how many articles the index holds."""
+        self._index_size.labels("in").set(in_stock)
+        self._index_size.labels("out").set(articles - in_stock)
+
+    def page(self) -> bytes:
+        """All figures in Prometheus' text format."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry)
+        shared = CollectorRegistry()
+        MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+        return generate_latest(shared)

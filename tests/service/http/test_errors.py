@@ -1,0 +1,134 @@
+"""Errors have one shape, whoever finds them; keys, request ids and limits hold everywhere."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from service_running import Shop, running
+
+from model_store import errors as contract
+from service import errors
+from service.http.errors import KINDS
+from service.settings import Settings
+
+KEY = "a-key-of-sixteen-characters"
+
+
+def test_every_error_has_its_answer() -> None:
+    ours = {
+        kind
+        for _, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, errors.ServiceError) and kind is not errors.ServiceError
+    }
+    assert ours <= KINDS.keys()
+    assert len({kind.type for kind in KINDS.values()}) >= len(ours)
+    assert contract.InvalidBundle in KINDS
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "kind"),
+    [
+        ("GET", "/nothing", 404, "not_found"),
+        ("GET", "/v1/customers/", 404, "not_found"),
+        ("POST", "/v1/articles", 405, "method_not_allowed"),
+        ("GET", "/v1/events", 405, "method_not_allowed"),
+        ("GET", "/v1/customers/nobody", 404, "unknown_customer"),
+        ("GET", "/v1/articles/none/similar", 404, "unknown_article"),
+        ("DELETE", "/v1/articles/none", 404, "unknown_article"),
+        ("POST", "/v1/bundles/none/activate", 404, "unknown_bundle"),
+        ("POST", "/v1/bundles/..%2Ftest-1/activate", 404, "unknown_bundle"),
+        ("GET", "/v1/search?q=dress", 404, "not_found"),
+    ],
+)
+async def test_one_shape(shop: Shop, method: str, path: str, status: int, kind: str) -> None:
+    response = await shop.http.request(method, path)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert body.keys() == {"error"}
+    assert body["error"]["type"] == kind
+    assert body["error"]["message"]
+
+
+async def test_what_nobody_expected_is_answered_without_a_trace(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(shop.services.recommender, "recommend", fail)
+    response = await shop.http.get("/v1/customers/c1/recommendations", headers={"X-Request-ID": "req-7"})
+    assert response.status_code == 500
+    assert response.json()["error"]["type"] == "internal"
+    assert "req-7" in response.json()["error"]["message"]
+    assert "secret" not in response.text
+    assert response.headers["x-request-id"] == "req-7"
+
+
+async def test_every_answer_carries_a_request_id(shop: Shop) -> None:
+    first, second = [(await shop.http.get(path)).headers["x-request-id"] for path in ("/livez", "/nothing")]
+    assert first != second
+    unsound = await shop.http.get("/livez", headers={"X-Request-ID": "a b\tc"})
+    assert unsound.headers["x-request-id"] != "a b\tc"
+
+
+async def test_a_declared_body_that_is_too_large_is_refused_unread(settings: Settings) -> None:
+    async with running(settings.model_copy(update={"max_body_bytes": 1_024}), filled=False) as shop:
+        response = await shop.http.post("/v1/events", json=["x" * 2_000])
+        assert response.status_code == 413
+        assert response.json()["error"]["type"] == "body_too_large"
+
+
+async def test_a_streamed_body_ends_where_the_limit_is(settings: Settings) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 1_000_000:
+            sent += 512
+            yield b" " * 512
+
+    async with running(settings.model_copy(update={"max_body_bytes": 1_024}), filled=False) as shop:
+        headers = {"Content-Type": "application/json"}
+        response = await shop.http.post("/v1/events", content=endless(), headers=headers)
+    assert response.status_code == 413
+    assert sent < 10_000
+
+
+@pytest.fixture
+async def locked(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    digests = Settings.from_environment({"MODISTE_API_KEYS": f"another-key-altogether,{KEY}"}).api_keys
+    async with running(settings.model_copy(update={"api_keys": digests}), filled=False) as shop:
+        yield shop.http
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Authorization": f"Bearer {KEY}"}, {"authorization": f"bearer  {KEY}"}, {"X-API-Key": KEY}],
+)
+async def test_a_key_opens(locked: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    assert (await locked.get("/v1/bundles", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": f"Basic {KEY}"}, {"X-API-Key": KEY + "x"}, {"X-API-Key": ""}, {"X-API-Key": "ÿ"}],
+)
+async def test_nothing_else_opens(locked: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+    response = await locked.get("/v1/bundles", headers=encoded)
+    assert response.status_code == 401
+    assert response.json()["error"]["type"] == "unauthorised"
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", ["/v1", "//v1/bundles", "/%761/bundles", "/v1/../v1/bundles", "/nothing"])
+async def test_no_spelling_of_a_path_gets_around_the_keys(locked: httpx.AsyncClient, path: str) -> None:
+    assert (await locked.get(path)).status_code in {401, 404}
+    assert "bundles" not in (await locked.get(path)).json()
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/docs", "/openapi.json"])
+async def test_probes_and_documentation_need_no_key(locked: httpx.AsyncClient, path: str) -> None:
+    assert (await locked.get(path)).status_code == 200
