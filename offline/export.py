@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from model_store.time_features import TimeSpec
 from offline.article_tables import load_networks
 from offline.bundling import Catalogue, Contents, Networks, RawArticle, write_bundle
 from offline.config import Config
+from offline.identity import run_digest
 from offline.progress import Progress
 from offline.run import Run, Split
 
@@ -43,11 +44,8 @@ def export(run: Run, data: DataSet, store: Path, version: str, *, created: str, 
 
 
 def default_version(run: Run, now: datetime) -> str:
-    """UTC date and time, and the first digits of a hash over the run's weights: ``20261122-081500-3fa9c1``."""
-    digest = hashlib.sha256()
-    for name in ("fashion_dna.safetensors", "style_lstm.safetensors"):
-        digest.update(run.existing(name).read_bytes())
-    return f"{now:%Y%m%d-%H%M%S}-{digest.hexdigest()[:6]}"
+    """UTC date and time, and the first digits of the run's digest: ``20261122-081500-3fa9c1``."""
+    return f"{now:%Y%m%d-%H%M%S}-{run_digest(run)[:6]}"
 
 
 def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Progress) -> Contents:
@@ -69,7 +67,7 @@ def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Pro
         blend=run.load_model("blend", Blend),
         image_encoder=run.existing("residual/source.txt").read_text(encoding="utf-8").strip(),
         parameters={"static": sum(array.size for array in run.load_arrays("static").values())},
-        metrics=run.load_json("evaluation") if run.has("evaluation.json") else {},
+        metrics=_metrics(run),
         config=run.load_model("config", Config).model_dump(mode="json"),
     )
     probes = list(_raw_articles(data, _probe_rows(len(data.article_ids))))
@@ -88,6 +86,12 @@ def _card(data: DataSet, split: Split, purchases: Purchases) -> DataSetCard:
         customers=len(purchases.customer_ids),
         purchases=len(purchases),
     )
+
+
+def _metrics(run: Run) -> dict[str, Any]:
+    """What ``modiste evaluate`` found, unless the run was trained again since."""
+    evaluation: dict[str, Any] = run.load_json("evaluation") if run.has("evaluation.json") else {}
+    return evaluation if evaluation.get("digest") == run_digest(run) else {}
 
 
 def _fingerprints(data: DataSet, progress: Progress) -> list[str]:

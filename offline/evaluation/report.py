@@ -12,10 +12,11 @@ from offline.config import Config
 from offline.evaluation.backtest import Result, TableResult
 from offline.evaluation.metrics import Estimate
 from offline.evaluation.tables import ALL, KNOWN_ONLY
+from offline.identity import run_digest
 from offline.run import Run, Split
 
 _WHOLE = {"cover_10", "cover_50", "cover_90"}
-_PERCENT = {"auc", "recall_10", "recall_100"}
+_PERCENT_DIGITS = {"auc": 2, "recall_10": 2, "recall_100": 2, "mrr": 3}
 
 
 def headline(result: Result) -> TableResult:
@@ -31,6 +32,7 @@ def as_json(result: Result, data: DataSet, run: Run) -> dict[str, Any]:
         "format": 1,
         "data_set": {**data.file.model_dump(), "fingerprint": data.fingerprint},
         "run": run.folder.resolve().name,
+        "digest": run_digest(run),
         "config": run.load_model("config", Config).model_dump(mode="json"),
         "seed": options.seed,
         "bootstrap": options.samples,
@@ -148,9 +150,9 @@ def _table_markdown(result: Result, one: TableResult) -> str:
     ]
     heading = f"## {one.table.title}\n\n{one.purchases:,} purchases of {one.customers:,} customers, "
     heading += f"{one.candidates:,} candidates. Brackets: 95% intervals."
-    head = ["model", "AUC %", "for 10%", "for 50%", "for 90%", "Recall@10 %", "Recall@100 %", "MRR", "parameters"]
+    head = ["model", "AUC %", "for 10%", "for 50%", "for 90%", "Recall@10 %", "Recall@100 %", "MRR %", "parameters"]
     return "\n\n".join(
-        [heading, _grid(head, figures), _grid(["difference", "AUC points", "Recall@10 points", "MRR"], differences)]
+        [heading, _grid(head, figures), _grid(["difference in points", "AUC", "Recall@10", "MRR"], differences)]
     )
 
 
@@ -169,17 +171,17 @@ def _show(name: str, figure: Estimate) -> str:
         return "–"
     if name in _WHOLE:
         return f"{figure.value:,.0f} [{figure.low:,.0f}, {figure.high:,.0f}]"
-    scale, digits = (100, 2) if name in _PERCENT else (1, 4)
-    value, low, high = (part * scale for part in figure)
+    digits = _PERCENT_DIGITS[name]
+    value, low, high = (100 * part for part in figure)
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _signed(name: str, figure: Estimate) -> str:
-    """A difference; bold where its interval leaves out zero."""
+    """A difference in percentage points; bold where its interval, as printed, leaves out zero."""
     if math.isnan(figure.value):
         return "–"
-    scale, digits = (100, 2) if name in _PERCENT else (1, 4)
-    value, low, high = (part * scale for part in figure)
+    digits = _PERCENT_DIGITS[name]
+    value, low, high = (round(100 * part, digits) + 0.0 for part in figure)  # no −0.00
     text = f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
     return f"**{text}**" if low > 0 or high < 0 else text
 
