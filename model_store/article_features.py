@@ -25,6 +25,8 @@ from model_store.records import Article
 _WORD = re.compile(r"\w\w+")
 _TAGGED_FIELDS = ("category", "brand", "colour", "size", "gender", "season", "occasion", "holiday")
 MAX_IMAGE_PIXELS = 50_000_000
+PRICE_COLUMNS = (0, 1)
+"""Which numeric features tell the price: its standardised logarithm, and whether it is missing."""
 
 Image8 = NDArray[np.uint8]
 """One picture: uint8 (height, width, 3), RGB, 0 … 255."""

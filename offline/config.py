@@ -74,9 +74,11 @@ class FashionDnaConfig(Schedule):
     """Fashion DNA and the static customers it is trained through.
 
     Customers take part with at least ``min_purchases`` purchases, the ``max_customers`` most frequent of them; a tag
-    with at least ``min_tag_count`` articles, the ``max_tags`` most frequent of them. ``unit_norm`` gives f the length
-    1; ``constant`` turns its last component into a constant, which stands in for a bias. ``style_regularisation`` is
-    1 / (2 σ²) of a normal prior on a customer's deviation from the shared style.
+    with at least ``min_tag_count`` articles, the ``max_tags`` most frequent of them. ``unit_norm`` gives every f the
+    same length, √128; ``constant`` turns its last component into a constant, which stands in for a bias.
+    ``ignore_price``: for shops whose prices are known from sales alone, where the absence of a price would give away
+    that an article was never sold. ``style_regularisation`` is 1 / (2 σ²) of a normal prior on a customer's deviation
+    from the shared style.
     """
 
     hidden: Positive = 256
@@ -84,6 +86,7 @@ class FashionDnaConfig(Schedule):
     tag_dropout: Share = 0.1
     unit_norm: bool = False
     constant: bool = False
+    ignore_price: bool = False
     min_purchases: Positive = 2
     max_customers: Positive = 100_000
     min_tag_count: Positive = 5

@@ -173,7 +173,7 @@ def length_batches(length: Int64, size: int, rng: np.random.Generator) -> list[R
 # --- reading styles -------------------------------------------------------------------------------------------
 
 
-def styles_at(  # noqa: PLR0917
+def styles_at(
     network: StyleLstmNetwork,
     time_spec: TimeSpec,
     dna: Float32,

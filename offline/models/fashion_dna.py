@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_store import DNA_SIZE
+from model_store.article_features import PRICE_COLUMNS
 
-_CONSTANT_SHARE = 0.1  # of f's squared length, where f has length 1
+_CONSTANT_SHARE = 0.1  # of f's squared length √128²
 
 
 class FashionDnaNetwork(nn.Module):
@@ -16,8 +17,9 @@ class FashionDnaNetwork(nn.Module):
 
     ``tag_ids`` int64 (B, L), 0 = padding; ``numeric`` float32 (B, M); ``image_embedding`` float32 (B, E). The sum of
     tag embeddings is the first fully connected layer on multi-hot tags, without ever writing the zeros. With
-    ``unit_norm``, f has length 1; with ``constant``, the last component of f is the same for every article, and f of
-    any style can express a bias.
+    ``unit_norm``, every f has the same length √128, so that its components are about 1, as the LSTM's inputs should be;
+    with ``constant``, the last component is the same for every article, and any style can express a bias. With
+    ``ignore_price``, neither the price nor its absence is seen.
     """
 
     def __init__(
@@ -31,8 +33,12 @@ class FashionDnaNetwork(nn.Module):
         tag_dropout: float = 0.0,
         unit_norm: bool = False,
         constant: bool = False,
+        ignore_price: bool = False,
     ):
         super().__init__()
+        seen = torch.ones(numeric)
+        seen[list(PRICE_COLUMNS)] = float(not ignore_price)
+        self.register_buffer("seen", seen, persistent=False)
         self.from_tags = nn.Embedding(tags + 1, hidden, padding_idx=0)
         nn.init.normal_(self.from_tags.weight, std=0.05)
         with torch.no_grad():
@@ -49,13 +55,13 @@ class FashionDnaNetwork(nn.Module):
             keep = torch.rand(tag_ids.shape, device=tag_ids.device) >= self.tag_dropout
             tag_ids = tag_ids * keep
         hidden = self.from_tags(tag_ids).sum(dim=1)  # (B, hidden)
-        hidden = hidden + self.from_numbers(torch.cat([numeric, image_embedding], dim=1))
+        hidden = hidden + self.from_numbers(torch.cat([numeric * self.get_buffer("seen"), image_embedding], dim=1))
         dna: Tensor = self.bottleneck(self.stack(hidden))  # (B, 128), one less with a constant
         share = _CONSTANT_SHARE if self.constant else 0.0
         if self.unit_norm:
-            dna = F.normalize(dna, dim=1) * (1.0 - share) ** 0.5
+            dna = F.normalize(dna, dim=1) * (DNA_SIZE * (1.0 - share)) ** 0.5
         if self.constant:
-            dna = torch.cat([dna, torch.full_like(dna[:, :1], share**0.5)], dim=1)
+            dna = torch.cat([dna, torch.full_like(dna[:, :1], (DNA_SIZE * share) ** 0.5)], dim=1)
         return dna
 
 

@@ -156,8 +156,17 @@ def test_unit_norm_and_the_constant_component() -> None:
     for constant in (False, True):
         dna = network(unit_norm=True, constant=constant).eval()(*inputs)
         assert dna.shape == (ARTICLES, DNA_SIZE)
-        torch.testing.assert_close(dna.norm(dim=1), torch.ones(ARTICLES))
-        assert (dna[:, -1].std() < 1e-7) == constant
+        torch.testing.assert_close(dna.norm(dim=1), torch.full((ARTICLES,), DNA_SIZE**0.5))
+        assert (dna[:, -1].std() < 1e-5) == constant
+
+
+def test_prices_can_be_ignored_and_their_absence_too() -> None:
+    tag_ids, numeric, image = table().tensors(np.arange(ARTICLES), torch.device("cpu"))
+    other = numeric.clone()
+    other[:, :2] += 1.0
+    blind, seeing = network(ignore_price=True).eval(), network().eval()
+    assert torch.equal(blind(tag_ids, numeric, image), blind(tag_ids, other, image))
+    assert not torch.equal(seeing(tag_ids, numeric, image), seeing(tag_ids, other, image))
 
 
 def test_tag_dropout_acts_in_training_alone() -> None:
