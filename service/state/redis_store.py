@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import orjson
@@ -41,8 +41,13 @@ from service.state.customer import (
 )
 from service.state.store import new_log_id
 
+Given = TypeVar("Given")
+Answer = TypeVar("Answer")
+
 PIPELINE_SIZE = 256
-"""Additions that ``append_many`` sends at once."""
+"""Customers that one pipeline reads or writes."""
+CLUSTER_CALLS = 16
+"""Calls to a cluster that run at once on behalf of one, where a single server would get a pipeline."""
 
 # The log's id is the value of the empty field, which no event can have. Ids are compared as text, and only by equality:
 # 63 bits do not fit Lua's numbers, and Redis compares text by the server's locale.
@@ -153,7 +158,7 @@ class RedisStore:
 
     async def read_many(self, customer_ids: Sequence[str]) -> list[CustomerView]:
         if len(customer_ids) > 1 and not isinstance(self._client, Redis):  # their keys may lie on several nodes
-            return list(await asyncio.gather(*map(self.read, customer_ids)))
+            return await _each(self.read, customer_ids)
         if not customer_ids:
             return []
         keys = [key for customer_id in customer_ids for key in customer_keys(customer_id)[1:]]
@@ -197,7 +202,7 @@ class RedisStore:
 
     async def _append_some(self, additions: Sequence[Addition]) -> list[Appended]:
         if not isinstance(self._client, Redis):  # redis-py's pipelines for clusters refuse scripts
-            return list(await asyncio.gather(*map(self.append, additions)))
+            return await _each(self.append, additions)
         with translated_errors():
             async with self._client.pipeline(transaction=False) as pipeline:
                 call: Any = pipeline.execute_command
@@ -236,6 +241,17 @@ class RedisStore:
             arguments += (event.event_id, _entry(event))
         arguments += (orjson.dumps(session_row(event)) for event in addition.seen)
         return arguments
+
+
+async def _each(call: Callable[[Given], Awaitable[Answer]], arguments: Iterable[Given]) -> list[Answer]:
+    """The answers to some calls, in order, ``CLUSTER_CALLS`` at a time."""
+    turns = asyncio.Semaphore(CLUSTER_CALLS)
+
+    async def one(argument: Given) -> Answer:
+        async with turns:
+            return await call(argument)
+
+    return list(await asyncio.gather(*map(one, arguments)))
 
 
 def _view(customer_id: str, packed_state: bytes | None, packed_session: bytes | None) -> CustomerView:

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from redis.asyncio import Redis
-from redis_server import redis_url
+from redis_server import empty_server, redis_url, running_cluster
 
 from service.state.connection import connect
 from service.state.memory_store import MemoryStore
@@ -14,16 +13,19 @@ from service.state.store import CustomerStore
 __all__ = ["redis_url"]
 
 
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    client = connect(redis_url, timeout=10)
-    assert isinstance(client, Redis)
-    yield client
-    await client.aclose()
+@pytest.fixture(scope="session")
+def cluster_url() -> Iterator[str]:
+    with running_cluster() as url:
+        yield url
 
 
-@pytest.fixture(params=["memory", "redis"])
-def store(request: pytest.FixtureRequest) -> CustomerStore:
+@pytest.fixture(params=["memory", "redis", "cluster"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[CustomerStore]:
     if request.param == "memory":
-        return MemoryStore()
-    return RedisStore(request.getfixturevalue("client"))
+        yield MemoryStore()
+        return
+    url = empty_server() if request.param == "redis" else request.getfixturevalue("cluster_url")
+    client = connect(url, timeout=10)
+    await client.execute_command("FLUSHALL")
+    yield RedisStore(client)
+    await client.aclose()

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from model_store.history import Purchase
 from model_store.records import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, Event, EventType
 from service.errors import StoreUnavailable
-from service.state.codec import pack_log_entry, pack_state, unpack_log_entry, unpack_state
+from service.state.codec import pack_log_entry, pack_state, stored_event, unpack_log_entry, unpack_state
 from service.state.customer import CustomerState, Revision
 
 IDS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=128)
@@ -33,6 +34,18 @@ def test_log_entries_come_back(
         event_id="e", customer_id="c", type=kind, timestamp=timestamp,
         article_id=article_id, order_id=order_id, position=position,
     )  # fmt: skip
+
+
+def test_a_stored_event_is_the_event_that_validation_makes() -> None:
+    stored = stored_event("c", 9, "e", EventType.SEARCH, None, "red", None, 3)
+    made = Event(event_id="e", type="search", customer_id="c", query="red", timestamp=9, position=3)
+    assert stored == made
+    assert hash(stored) == hash(made)
+    assert stored.model_dump_json() == made.model_dump_json()
+    assert repr(stored) == repr(made)
+    assert stored.model_copy(update={"timestamp": 10}).timestamp == 10
+    with pytest.raises(ValidationError, match="frozen"):
+        stored.timestamp = 10
 
 
 def test_a_plain_purchase_takes_six_bytes_and_its_article() -> None:
