@@ -1,6 +1,6 @@
 """The catalogue in Redis, under keys that share a hash tag, so that Redis Cluster keeps them together.
 
-    modiste:{catalogue}:articles       HASH    article id → {"fingerprint", "article"}, JSON
+    modiste:{catalogue}:articles       HASH    article id → {"format", "fingerprint", "article"}, JSON
                        :graveyard      HASH    the same, of deleted articles
                        :images         HASH    article id → the picture's bytes
                        :stock          HASH    article id → quantity|set_time
@@ -17,7 +17,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import orjson
 
 from model_store.records import Article
 from service.catalogue.records import (
@@ -39,6 +39,7 @@ PREFIX = "modiste:{catalogue}:"
 ARTICLES, GRAVEYARD, IMAGES, STOCK = PREFIX + "articles", PREFIX + "graveyard", PREFIX + "images", PREFIX + "stock"
 CHANGES, SEQUENCE = PREFIX + "changes", PREFIX + "sequence"
 
+RECORD_FORMAT = 1
 PAGE_SIZE = 256
 MOST_CHANGES = 1_000  # per answer
 READ_AT_ONCE = 1_000  # articles; Lua can unpack some thousands
@@ -125,15 +126,6 @@ _POSITION = Script("""
 local place = redis.call('HMGET', KEYS[1], 'epoch', 'number')
 return {string.match(redis.call('INFO', 'server'), 'run_id:(%w+)'), place[1] or '0', place[2] or '0'}
 """)
-
-
-class _Record(BaseModel):
-    """What the hash of articles holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    fingerprint: str
-    article: Article
 
 
 class RedisCatalogue:
@@ -257,8 +249,10 @@ def _entries_of(answer: Any) -> list[tuple[Position, str]]:
 
 
 def _upsert_arguments(stored: StoredArticle, dna: Float32) -> tuple[str, bytes, bytes, bytes]:
-    record = _Record(fingerprint=stored.fingerprint, article=stored.article).model_dump_json(exclude_defaults=True)
-    return stored.article.article_id, record.encode(), stored.image or b"", pack_dna(stored.fingerprint, dna)
+    article = stored.article
+    fields = article.model_dump(mode="json", exclude_defaults=True)
+    record = orjson.dumps({"format": RECORD_FORMAT, "fingerprint": stored.fingerprint, "article": fields})
+    return article.article_id, record, stored.image or b"", pack_dna(stored.fingerprint, dna)
 
 
 def _portions(writes: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
@@ -281,14 +275,17 @@ def _entry(
     content = live if live is not None else dead
     if content is None:
         return None
-    try:
-        record = _Record.model_validate_json(content)
-    except ValidationError as error:
-        log.error("article '%s' in the store is left out: this release cannot read it (%s)", article_id, error)
+    record = orjson.loads(content)
+    if record["format"] != RECORD_FORMAT:
+        log.error("article '%s' in the store is left out: another release wrote it, send it again", article_id)
         return None
+    fields = record["article"]
+    fields["tags"] = tuple(fields.get("tags", ()))
+    # Not validated again: only validated articles are written, and a whole catalogue takes long enough to load.
+    article = Article.model_construct(**fields)
     level = None
     if stock is not None:
         quantity, _, set_time = stock.partition(b"|")
         level = StockLevel(article_id, int(quantity), int(set_time))
-    vector = unpack_dna(dna, record.fingerprint)
-    return CatalogueEntry(record.article, record.fingerprint, live is not None, level, vector)
+    vector = unpack_dna(dna, record["fingerprint"])
+    return CatalogueEntry(article, record["fingerprint"], live is not None, level, vector)

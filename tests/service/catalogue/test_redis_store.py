@@ -46,7 +46,7 @@ async def test_all_keys_share_one_slot(client):
 async def test_a_record_of_another_release_is_left_out_and_logged(client, caplog):
     store = RedisCatalogue(client)
     await store.upsert([stored("a"), stored("b")], "b1", dna_of(1, 2))
-    await client.hset(ARTICLES, "a", b'{"fingerprint":"x","article":{},"new":1}')
+    await client.hset(ARTICLES, "a", b'{"format":2,"unheard":"of"}')
     with caplog.at_level(logging.ERROR):
         page = await store.page(FIRST_PAGE, "b1")
     assert [entry.article.article_id for entry in page.entries] == ["b"]
