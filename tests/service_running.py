@@ -88,14 +88,20 @@ def catalogue(count: int = 60, seed: int = 0) -> list[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def running(settings: Settings, *, filled: bool = True, clock: Clock | None = None) -> AsyncIterator[Shop]:
-    """The application, ready, and where ``filled`` with the small bundle's articles in its catalogue."""
+async def starting(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Shop]:
+    """The application from its first moment on, ready or not."""
     clock = clock or Clock()
     app = create_app(settings, clock)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://shop") as http:
-        shop = Shop(http, app, clock)
-        await until_ready(http)
+        yield Shop(http, app, clock)
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, filled: bool = True, clock: Clock | None = None) -> AsyncIterator[Shop]:
+    """The application, ready, and where ``filled`` with the small bundle's articles in its catalogue."""
+    async with starting(settings, clock) as shop:
+        await until_ready(shop.http)
         if filled:
             assert (await shop.put(*catalogue()))["rejected"] == []
         yield shop

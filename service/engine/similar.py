@@ -1,7 +1,7 @@
 """What is like an article: neighbours in Fashion DNA by cosine, out of what is in stock.
 
-A customer's style meets articles by inner product, in which a long Fashion DNA counts for much: it is how the model says
-that an article sells. For likeness only the direction counts.
+A customer's style meets articles by inner product, in which a long Fashion DNA counts for much: it is how the model
+says that an article sells. For likeness only the direction counts.
 """
 
 from __future__ import annotations

@@ -171,6 +171,26 @@ class BatchAnswer(BaseModel):
     rejected: list[Rejection]
 
 
+class ScoreExplanation(BaseModel):
+    """The parts that a score may be made of; which of them count depends on the strategy and on what is known."""
+
+    style: float | None = Field(description="Fashion DNA times style, f·d.")
+    session: float | None = Field(description="Fashion DNA times the mean Fashion DNA of what was clicked lately.")
+    recent_sales: float = Field(description="Sales less returns of the last 7 days.")
+    trend: float = Field(description="log(1 + recent sales).")
+    trend_weight: float = Field(description="The bundle's weight of the trend in the blended ranking.")
+
+
+class Explanation(BaseModel):
+    """What was known of the customer."""
+
+    at: int = Field(description="The moment that was recommended for, in Unix seconds.")
+    cold: bool = Field(description="Whether no purchase is known.")
+    purchases: int = Field(description="Distinct articles in the history.")
+    session_events: int
+    session_counts: bool = Field(description="Whether clicks adapted the ranking, as they do for cold customers.")
+
+
 class RankedArticle(BaseModel):
     """One recommended article. What is unknown about it is null."""
 
@@ -183,6 +203,7 @@ class RankedArticle(BaseModel):
     image: str | None = Field(description="Path of the picture under the catalogue's image root.")
     score: float = Field(description="Comparable within one answer only.")
     sources: dict[str, int] = Field(description="Which lists named the article, and at which place, from 1.")
+    explain: ScoreExplanation | None = Field(None, description="There only where `explain` was asked for.")
 
 
 class Recommendations(BaseModel):
@@ -195,6 +216,7 @@ class Recommendations(BaseModel):
     generation: Literal["fresh", "stale", "none"] = Field(
         description="Whether a language model's answer took part; always `none` without one."
     )
+    explain: Explanation | None = Field(None, description="There only where `explain` was asked for.")
     articles: list[RankedArticle]
 
 
