@@ -22,13 +22,14 @@ from pathlib import Path
 from model_store.bundle import MANIFEST, current_version
 from model_store.errors import InvalidConfig, ModisteError
 from service import embedded, welcome
-from service.lifeline import GRACE
+from service.lifeline import GRACE, follow
 from service.settings import Settings, variable
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 2_048
 WATCH_INTERVAL = 0.2  # seconds between two looks at the children
+REMINDER = 15.0  # seconds between two lines that say why the service is not ready
 QUICK_DEATH = 10.0  # seconds; a worker that lives shorter counts as unable to start
 MAX_QUICK_DEATHS = 3  # in a row, before the launcher gives up
 
@@ -134,11 +135,8 @@ class Launcher:
         welcome.say(f"loading articles and history from {self.seed_data}")
         with welcome.seeding(url):
             arguments = [sys.executable, "-m", "modiste", "backfill", "--data", str(self.seed_data)]
-            status = subprocess.run(arguments, env=self._environment(url), check=False).returncode
-            if status in {-signal.SIGINT, 130}:
-                raise KeyboardInterrupt
-            if status != 0:
-                raise ModisteError(f"the history in {self.seed_data} could not be loaded (see above)")
+            if _run_to_its_end(arguments, self._environment(url)) != 0:
+                raise ModisteError(f"{self.seed_data} could not be loaded (see above)")
 
     def _serve(self, listener: socket.socket, url: str, server: embedded.EmbeddedRedis | None) -> None:
         port = listener.getsockname()[1]
@@ -153,8 +151,12 @@ class Launcher:
             for _ in range(self.settings.workers):
                 self._workers.append(self._start_worker(listener, url))
             address = welcome.Address(self.settings.host, port, self.environment.get(variable("api_keys"), ""))
+            told = time.monotonic()
             while not address.is_ready(self.settings.workers):
                 self._watch(listener, url, server)
+                if time.monotonic() - told > REMINDER:
+                    welcome.say(f"still not ready: {address.why_not_ready()}")
+                    told = time.monotonic()
             address.announce(url)
             while True:
                 self._watch(listener, url, server)
@@ -202,6 +204,24 @@ class Launcher:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
+
+
+def _run_to_its_end(arguments: list[str], environment: Mapping[str, str]) -> int:
+    """The status of a child. Ctrl-C is passed on once, and the child given time to end what it has begun."""
+    launcher = os.getpid()
+    with subprocess.Popen(
+        arguments,
+        env=environment,
+        process_group=0,
+        preexec_fn=lambda: follow(launcher, signal.SIGINT),  # noqa: PLW1509 - no thread runs in the launcher
+    ) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            _ignore_signals()
+            child.send_signal(signal.SIGINT)
+            child.wait()
+            raise
 
 
 def _ignore_signals() -> None:

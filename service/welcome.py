@@ -74,6 +74,14 @@ class Address:
         except OSError:
             return False
 
+    def why_not_ready(self) -> str:
+        """What the service itself says."""
+        try:
+            content = json.loads(self._get("/readyz")[1])
+            return str(content["error"]["message"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return "it does not answer yet"
+
     def announce(self, redis_url: str) -> None:
         """Print the address and two curl lines about a customer and an article that exist."""
         customer = _some_customer(redis_url)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
 import faiss
 import numpy as np
 import redis
+import uvloop
 
-from model_store.bundle import STYLE_LSTM, load_articles
+from model_store.bundle import STYLE_LSTM
+from model_store.dataset import DataSet
 from model_store.graphs import Float32, Memory, StyleLstm
+from service.backfill import fill_catalogue, fill_customers
 from service.bench.results import Result
 from service.bench.world import CATEGORIES, World
+from service.catalogue.encoder import CatalogueEncoder
+from service.catalogue.redis_store import RedisCatalogue
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex
+from service.engine.style import StyleModel
+from service.state.connection import connect
+from service.state.redis_store import RedisStore
+from service.trend_store import RedisTrendStore
 
 K = 100  # neighbours asked for
 _WARM_UP = 20  # calls
@@ -35,7 +45,7 @@ def timings(call: Callable[[int], object], count: int) -> Float32:
 def measure_search(world: World, count: int) -> list[Result]:
     """The index against a flat FAISS scan of the same vectors, without and with filters."""
     faiss.omp_set_num_threads(1)
-    dna = load_articles(world.bundle)[2]
+    dna = world.dna
     index = ArticleIndex()
     index.upsert_many(world.articles, dna, [True] * len(dna))
     flat = faiss.IndexFlatIP(dna.shape[1])
@@ -83,6 +93,34 @@ def measure_lstm(world: World, count: int) -> list[Result]:
         Result.of_times("LSTM step, 1 customer", timings(step(1), count)),
         Result.of_times("LSTM step, 64 customers", timings(step(64), count // 4)),
     ]
+
+
+def measure_backfill(world: World, url: str) -> list[Result]:
+    """The whole data set into Redis, as ``modiste backfill`` does it: articles a second, then events a second."""
+    data = DataSet.open(world.data)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_backfill(world, data, url))
+
+
+async def _backfill(world: World, data: DataSet, url: str) -> list[Result]:
+    client = connect(url, timeout=30.0)
+    try:
+        begun = time.perf_counter()
+        filled = await fill_catalogue(data, RedisCatalogue(client), CatalogueEncoder(world.bundle), _ignore)
+        between = time.perf_counter()
+        model = StyleModel.of_bundle(world.bundle, filled.dna.get)
+        events = await fill_customers(data, RedisStore(client), RedisTrendStore(client), model, _ignore)
+        ended = time.perf_counter()
+    finally:
+        await client.aclose()
+    return [
+        Result("backfill, articles of known Fashion DNA", len(data.article_ids) / (between - begun), "/s"),
+        Result("backfill, purchases", events.read / (ended - between), "/s"),
+    ]
+
+
+def _ignore(count: int) -> None:
+    """Progress that nobody watches."""
 
 
 def measure_redis(url: str, count: int) -> Result:

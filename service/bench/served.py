@@ -25,7 +25,7 @@ from service.lifeline import is_alive
 from service.settings import PREFIX, variable
 
 REQUESTS = 4_000  # different ones, sent in turn
-START_LIMIT = 300.0  # seconds
+START_LIMIT = 120.0  # seconds
 CONNECTIONS = 16
 _SINGLE_EVENT = "POST of one purchase"
 
@@ -75,7 +75,7 @@ def _await(port: int, path: str, process: subprocess.Popen[bytes]) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise ModisteError(f"what is to be measured does not start (status {process.poll()})")
+    raise ModisteError(f"what is to be measured does not become ready (status {process.poll()}); see above")
 
 
 def recommendation_requests(world: World, seed: int = 3) -> tuple[str, ...]:

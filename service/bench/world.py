@@ -47,6 +47,8 @@ class World:
     data: Path
     bundle: Bundle
     articles: list[Article]
+    dna: NDArray[np.float32]
+    """Fashion DNA of ``articles``, float32 (N, 128)."""
     customer_ids: list[str]
     purchases: int
 
@@ -55,14 +57,15 @@ def make_world(live: Bundle, folder: Path, articles: int, customers: int, now: i
     """Write ``articles`` articles and ``customers`` histories that end at ``now`` (Unix seconds) into ``folder``."""
     rng = np.random.default_rng(seed)
     records = [_article(number, rng) for number in range(articles)]
-    bundle = _write_bundle(live, folder / "bundles", records, rng)
+    dna = synthetic_dna(load_articles(live)[2], articles, rng)
+    bundle = _write_bundle(live, folder / "bundles", records, dna)
     ids = [record.article_id for record in records]
     shoppers = [f"bench-customer-{number}" for number in range(customers)]
     with new_data_set(folder / "data") as stage:
         _write_articles(stage, records)
         purchases = _write_purchases(stage, ids, shoppers, now, rng)
         write_data_set_file(stage, DataSetFile(name="bench", synthetic=True))
-    return World(folder / "bundles", folder / "data", bundle, records, shoppers, purchases)
+    return World(folder / "bundles", folder / "data", bundle, records, dna, shoppers, purchases)
 
 
 def _article(number: int, rng: np.random.Generator) -> Article:
@@ -78,16 +81,18 @@ def _article(number: int, rng: np.random.Generator) -> Article:
     )
 
 
-def _write_bundle(live: Bundle, store: Path, records: list[Article], rng: np.random.Generator) -> Bundle:
+def _write_bundle(live: Bundle, store: Path, records: list[Article], dna: NDArray[np.float32]) -> Bundle:
+    """The live bundle with more articles in its table; its own stay, since the golden cases name some."""
     version = "bench"
-    dna = synthetic_dna(load_articles(live)[2], len(records), rng)
+    own_ids, own_fingerprints, own_dna = load_articles(live)
     with publishing(store, version) as stage:
         for name in live.manifest.files:
             if name not in {ARTICLES, ARTICLE_DNA, MANIFEST}:
                 (stage / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(live.path(name), stage / name)
-        fingerprints = [article_fingerprint(record, None) for record in records]
-        write_articles(stage, [record.article_id for record in records], fingerprints, dna)
+        ids = own_ids + [record.article_id for record in records]
+        fingerprints = own_fingerprints + [article_fingerprint(record, None) for record in records]
+        write_articles(stage, ids, fingerprints, np.concatenate([own_dna, dna]))
         write_manifest(stage, live.manifest.model_copy(update={"version": version}))
     set_current(store, version)
     return open_bundle(store / version)

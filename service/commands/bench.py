@@ -62,7 +62,7 @@ def _measure(world: World, redis_url: str, seconds: float, *, quick: bool) -> li
     results = [*parts.measure_search(world, calls), *parts.measure_lstm(world, 4 * calls)]
     results.append(parts.measure_redis(redis_url, 10 * calls))
     _say(f"backfill of {world.purchases:,} purchases")
-    results += served.measure_backfill(world, redis_url)
+    results += parts.measure_backfill(world, redis_url)
     _say("HTTP: an empty FastAPI application")
     results += served.measure_empty(seconds)
     for workers in (1, 2):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from bundles import make_bundle, sample_articles
 from house.processes import wait_until
-from house.serving import Service, clean_environment, serving
+from house.serving import Service, clean_environment, serving, started
 
 from service.lifeline import is_alive
 
@@ -108,6 +108,32 @@ def test_an_embedded_redis_that_dies_is_started_again(tmp_path: Path, store: Pat
         wait_until(lambda: bool(service.children_named("valkey") - {server}))
         wait_until(lambda: service.get("/v1/customers/Ada")[0] == 200)
         assert len(service.get("/v1/customers/Ada")[1]["history"]) == 1
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shop") / "shop"
+    sizes = ["--articles", "200", "--customers", "300", "--days", "60", "--no-images"]
+    subprocess.run([sys.executable, "-m", "modiste", "shop", str(folder), *sizes], check=True, capture_output=True)
+    return folder
+
+
+def test_an_empty_catalogue_is_seeded_once(tmp_path: Path, store: Path, shop: Path) -> None:
+    """Stopped while it loads, it loads again; once loaded, never again."""
+    command = [sys.executable, "-m", "modiste", "serve", "--seed-data", str(shop)]
+    environment = clean_environment({"MODISTE_PORT": 0, "MODISTE_STORE": store})
+    with started(command, tmp_path, environment) as service:
+        wait_until(lambda: "loading articles" in service.text)
+        children = service.children()
+        assert service.stop(signal.SIGTERM) == 0
+        assert not any(is_alive(child) for child in children)
+    with serving(tmp_path, store, "--seed-data", str(shop)) as service:
+        assert "loading articles" in service.text
+        assert len(service.curl_lines) == 2
+        assert service.stop() == 0
+    with serving(tmp_path, store, "--seed-data", str(shop)) as service:
+        assert "loading articles" not in service.text
+        assert len(service.curl_lines) == 2
 
 
 def test_a_taken_port_is_told_before_anything_is_started(tmp_path: Path, store: Path) -> None:
