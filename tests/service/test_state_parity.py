@@ -33,7 +33,7 @@ from service.state.store import CustomerStore
 
 NOW = 1_780_000_000
 DAY = 86_400
-ARTICLES = [f"a{index:03}" for index in range(8)]
+ARTICLES = [f"a{index:03}" for index in range(4)]
 CUSTOMERS = ["anna", "{b}"]
 
 
@@ -194,15 +194,15 @@ class World:
         assert {key: count for key, count in self.sales.items() if count} == expected
 
 
-TIMES = st.one_of(st.integers(0, 12).map(lambda day: NOW - day * 40 * DAY), st.integers(NOW - 500 * DAY, NOW + DAY))
+TIMES = st.one_of(st.integers(0, 6).map(lambda day: NOW - day * 80 * DAY), st.integers(NOW - 500 * DAY, NOW + DAY))
 
 
 @st.composite
 def raw_events(draw: st.DrawFn) -> dict[str, Any]:
     event = {
         "event_id": f"e{draw(st.integers(0, 30))}",
-        "type": draw(st.sampled_from(["purchase", "purchase", "purchase", "return"])),
-        "customer_id": draw(st.sampled_from(CUSTOMERS)),
+        "type": draw(st.sampled_from(["purchase", "purchase", "return"])),
+        "customer_id": draw(st.sampled_from(["anna", "anna", "anna", "{b}"])),
         "article_id": draw(st.sampled_from(ARTICLES)),
         "timestamp": draw(TIMES),
     }
@@ -229,13 +229,13 @@ async def play(store: CustomerStore, bundles: list[Served], actions: list[tuple[
         await world.look(customer_id, NOW - 100 * DAY)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=st.lists(ACTIONS, max_size=14))
 def test_served_from_memory_equals_the_offline_network(bundles: list[Served], actions: list[tuple[Any, ...]]) -> None:
     asyncio.run(play(MemoryStore(), bundles, actions))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=st.lists(ACTIONS, max_size=14))
 def test_served_from_redis_equals_the_offline_network(bundles: list[Served], actions: list[tuple[Any, ...]]) -> None:
     async def run() -> None:
@@ -315,7 +315,7 @@ async def test_a_skipped_article_counts_once_its_dna_arrives(bundles: list[Serve
     model = StyleModel("v", three.model._graph, three.spec, dna.get)
     late = Served(model, three.network, three.spec, dna)
     world = World(MemoryStore(), [late], late)
-    for index, article in enumerate(["a003", "a001", "a004", "a001"]):
+    for index, article in enumerate(["a003", "a001", "a000", "a001"]):
         time = NOW - (9 - index) * DAY
         await world.record(
             [

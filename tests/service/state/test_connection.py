@@ -14,7 +14,7 @@ from redis_server import running_server
 from model_store.errors import InvalidConfig
 from model_store.records import Event
 from service.errors import StoreUnavailable
-from service.state.connection import connect, translated_errors
+from service.state.connection import Client, connect, translated_errors
 from service.state.customer import NO_LOG, Addition, CustomerState
 from service.state.redis_store import RedisStore, customer_keys
 from service.state.store import CustomerStore
@@ -107,6 +107,35 @@ async def test_a_key_of_another_kind_is_reported(redis_url: str) -> None:
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
         await store.append(Addition("a", (event(),)))
     await client.aclose()
+
+
+async def test_calls_take_turns_at_few_connections(redis_url: str) -> None:
+    store = RedisStore(client := connect(redis_url, timeout=10, connections=3))
+    await asyncio.gather(*(store.append(Addition("a", (event(number),))) for number in range(100)))
+    assert len((await store.read_log("a")).events) == 100
+    assert len(await client.execute_command("CLIENT LIST")) <= 3
+    with pytest.raises(StoreUnavailable):
+        await asyncio.gather(*(client_error(client) for _ in range(9)))
+    assert (await store.read("a")).state is None
+    await client.aclose()
+
+
+async def client_error(client: Client) -> None:
+    with translated_errors():
+        await client.execute_command("NO SUCH COMMAND")
+
+
+async def test_who_waits_too_long_for_a_connection_is_told(redis_url: str) -> None:
+    client = connect(redis_url, timeout=0.2, connections=1)
+    other = connect(redis_url, timeout=10)
+    await other.execute_command("CLIENT PAUSE", 1000, "ALL")
+    calls = await asyncio.gather(*(RedisStore(client).read("a") for _ in range(4)), return_exceptions=True)
+    assert all(isinstance(call, StoreUnavailable) for call in calls)
+    await other.execute_command("PING")
+    await asyncio.sleep(0.1)
+    assert (await RedisStore(client).read("a")).state is None
+    await client.aclose()
+    await other.aclose()
 
 
 def test_what_a_url_says_is_done() -> None:
