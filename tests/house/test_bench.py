@@ -1,0 +1,116 @@
+"""`modiste bench` measures what it says: its world is sound, its load generator counts every answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import make_bundle
+from redis_server import redis_url
+
+from model_store import golden
+from model_store.dataset import DataSet
+from service.bench import parts
+from service.bench.load import Load, get, measure, post
+from service.bench.results import Result, table, write_json
+from service.bench.world import World, make_world
+
+__all__ = ["redis_url"]
+
+NOW = 1_790_000_000
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("bench")
+    return make_world(make_bundle(folder / "live"), folder / "world", articles=300, customers=40, now=NOW)
+
+
+def test_the_world_is_a_sound_bundle_and_a_sound_data_set(world: World) -> None:
+    golden.check(world.bundle)
+    data = DataSet.open(world.data)
+    assert data.article_ids == [article.article_id for article in world.articles]
+    purchases = data.purchases()
+    assert len(purchases.timestamp) == world.purchases
+    assert set(purchases.customer_ids) <= set(world.customer_ids)
+    assert purchases.timestamp.max() < NOW
+    assert world.dna.shape == (300, 128)
+
+
+def test_the_same_seed_makes_the_same_world(world: World, tmp_path: Path) -> None:
+    again = make_world(make_bundle(tmp_path / "live"), tmp_path / "world", articles=300, customers=40, now=NOW)
+    assert again.articles == world.articles
+    assert np.array_equal(again.dna, world.dna)
+
+
+def test_search_is_held_against_the_flat_scan(world: World) -> None:
+    results = {result.name: result for result in parts.measure_search(world, 5)}
+    assert results["search, recall@100 against the flat scan"].value == 1.0
+    assert len(parts.measure_lstm(world, 8)) == 2
+
+
+def test_backfill_stores_what_the_world_holds(world: World, redis_url: str) -> None:
+    articles, purchases = parts.measure_backfill(world, redis_url)
+    assert articles.value > 0
+    assert purchases.value > 0
+
+
+@asynccontextmanager
+async def server(statuses: list[int]) -> AsyncIterator[tuple[int, Counter[bytes]]]:
+    """Answers with ``statuses`` in turn: (port, first lines of what it was asked)."""
+    asked: Counter[bytes] = Counter()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                lines = head.split(b"\r\n")
+                length = next((int(line.split(b":")[1]) for line in lines if line.startswith(b"Content-Length")), 0)
+                await reader.readexactly(length)
+                asked[lines[0]] += 1
+                status = statuses[asked.total() % len(statuses)]
+                writer.write(b"HTTP/1.1 %d -\r\nContent-Length: 2\r\n\r\n{}" % status)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    listener = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with listener:
+        yield listener.sockets[0].getsockname()[1], asked
+
+
+@pytest.mark.parametrize("rate", [None, 200.0])
+async def test_every_answer_is_counted_by_status(rate: float | None) -> None:
+    requests = (get("/a"), post("/b", b'{"x": 1}'))
+    async with server([200, 503]) as (port, asked):
+        measured = await measure(Load(port, requests, connections=4, seconds=0.5, warm_up=0.1, rate=rate))
+    assert set(measured.statuses) == {"200", "503"}
+    assert measured.failed == measured.statuses["503"] > 0
+    assert sum(measured.statuses.values()) <= asked.total()
+    assert set(asked) == {b"GET /a HTTP/1.1", b"POST /b HTTP/1.1"}
+    assert measured.p50 <= measured.p90 <= measured.p99
+
+
+def test_a_table_for_people_and_json_for_programs(tmp_path: Path) -> None:
+    results = [Result.of_times("one step", np.full(10, 0.002, np.float32)), Result("memory", 191.4, "MiB")]
+    assert results[0].value == pytest.approx(500, rel=1e-3)
+    assert results[0].p99 == pytest.approx(2, rel=1e-3)
+    assert "one step" in table(results)
+    write_json(tmp_path / "new" / "bench.json", results, {"articles": 5})
+    written = json.loads((tmp_path / "new" / "bench.json").read_text())
+    assert written["results"][1] == {
+        "name": "memory",
+        "value": 191.4,
+        "unit": "MiB",
+        "p50": None,
+        "p90": None,
+        "p99": None,
+        "failed": None,
+    }
+    assert {"measured", "hardware", "versions", "conditions"} <= written.keys()
