@@ -218,9 +218,7 @@ class _Pipeline:
         curve: Curve = []
         trainings = [("style_lstm", known.training, config)]
         if config.refit_epochs:
-            refit = config.model_copy(
-                update={"epochs": config.refit_epochs, "patience": config.refit_epochs, "lr": config.lr / 10}
-            )
+            refit = config.model_copy(update={"epochs": config.refit_epochs, "lr": config.lr / 10})
             trainings.append(("style_lstm_refit", known.all, refit))
         for name, purchases, schedule in trainings:
             sampler = NegativeSampler(
@@ -242,6 +240,7 @@ class _Pipeline:
                 seed=self.config.seed,
                 checkpoint=self._checkpoint(name),
                 recipe=_text(recipe),
+                keep_last=purchases is known.all,
                 world=self.world,
                 precision=self.config.precision,
                 progress=self.progress,
@@ -263,7 +262,7 @@ class _Pipeline:
         network.load_state_dict(_tensors(self.run.load_arrays("style_lstm")))
         index = customer_index(known.training, known.window.customers)
         styles = styles_at(network, time_spec, dna, known.training, index, known.window.times)
-        fitted = fit_blend(known.window, dna, styles, known.all)
+        fitted = fit_blend(known.window, dna, styles, known.all, self.data.created_at)
         alone, chosen = fitted.tried[0], next(entry for entry in fitted.tried if entry[0] == fitted.blend.trend)
         self.progress.say(
             f"blend: trend {fitted.blend.trend:.4g}; validation AUC {alone[1]:.4f} → {chosen[1]:.4f}, "

@@ -98,10 +98,11 @@ class StyleLstmTraining(nn.Module):
 
     def forward(self, steps: Tensor, places: Tensor, bought: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
         """``steps`` (B, T, D); ``places`` int64 (S) into B·T; ``bought`` int64 (S), ``negatives`` int64 (S, n)."""
-        style = self.network(steps)[0].flatten(0, 1)[places]  # (S, 128)
+        style = self.network(steps)[0].flatten(0, 1)[places].float()  # (S, 128)
         dna = self.get_buffer("dna")
-        positive = (dna[bought] * style).sum(dim=-1)  # (S)
-        negative = (dna[negatives] @ style[:, :, None]).squeeze(-1)  # (S, n)
+        with torch.autocast(steps.device.type, enabled=False):  # differences of large affinities need float32
+            positive = (dna[bought] * style).sum(dim=-1)  # (S)
+            negative = (dna[negatives] @ style[:, :, None]).squeeze(-1)  # (S, n)
         return self._loss(positive, negative).sum(), torch.tensor(float(len(places)), device=steps.device)
 
 

@@ -98,12 +98,15 @@ def fit(
     seed: int,
     checkpoint: Path,
     recipe: str = "",
+    keep_last: bool = False,
     world: World | None = None,
     precision: str = "auto",
     progress: Progress | None = None,
 ) -> Fitted:
     """Train ``stage``; afterwards its network holds the weights of the best epoch.
 
+    With ``keep_last`` it holds those of the last epoch and never stops early: for training on the very data that
+    validation scores, where a score chooses nothing.
     ``recipe`` is everything that the result depends on, as text: a checkpoint of another recipe is not continued. The
     caller removes the checkpoint once the result is safe. Raises TrainingError (stage, epoch, step) on a loss or
     gradient that is not finite; what the run holds stays as it was.
@@ -114,6 +117,7 @@ def fit(
         seed=seed,
         checkpoint=checkpoint,
         recipe=recipe,
+        keep_last=keep_last,
         world=world or World(),
         precision=precision,
         progress=progress or Silent(),
@@ -147,6 +151,7 @@ class _Trainer:
         seed: int,
         checkpoint: Path,
         recipe: str,
+        keep_last: bool,
         world: World,
         precision: str,
         progress: Progress,
@@ -156,6 +161,7 @@ class _Trainer:
         self._network = stage.network.to(world.device)
         self._trained: nn.Module = self._network if world.size == 1 else DistributedDataParallel(self._network)
         self._optimiser = torch.optim.AdamW(_parameter_groups(self._network, schedule.weight_decay), lr=schedule.lr)
+        self._keep_last = keep_last
         self._dtype = _mixed(precision, world.device)
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=self._dtype is torch.float16)
         self._state = _State()
@@ -168,13 +174,14 @@ class _Trainer:
                 break
             self._train_epoch(epoch)
             self._finish_epoch(epoch)
-        if self._best:
+        if self._best and not self._keep_last:
             self._network.load_state_dict(self._best)
         self._network.eval()
         return Fitted(self._state.curve, self._state.best_epoch, self._state.best_score)
 
     def _exhausted(self) -> bool:
-        return self._state.epoch - self._state.best_epoch >= self._schedule.patience
+        waited = self._state.epoch - self._state.best_epoch
+        return not self._keep_last and waited >= self._schedule.patience
 
     def _train_epoch(self, epoch: int) -> None:
         self._trained.train()

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +207,28 @@ def test_a_stage_that_replaces_its_result_takes_with_it_what_was_made_from_the_o
         load_networks(again)
 
 
+def test_a_refit_learns_from_the_validation_window_too(planted: tuple[DataSet, Run], tmp_path: Path) -> None:
+    data, run = planted
+    again = copy(run, tmp_path / "run")
+    train(data, again, settings(style_lstm={"refit_epochs": 2}))
+    assert [row["epoch"] for row in again.load_json("curves")["style_lstm"]] == [1, 2, 3, 4, 1, 2]
+    assert again.load_model("time_spec", TimeSpec).horizon == again.load_model("split", Split).cutoff
+    assert areas(data, again)[1] > 0.8
+
+
+def test_two_processes_train_a_whole_run(planted: tuple[DataSet, Run], tmp_path: Path) -> None:
+    data, _ = planted
+    config = _write_toml(tmp_path / "tiny.toml")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    command += ["--rdzv-endpoint=localhost:0", "--", modiste.__file__, "train", "--data", str(data.folder)]
+    command += ["--run", str(tmp_path / "run"), "--config", str(config)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("the run is complete") == 1
+    assert areas(data, Run(tmp_path / "run"))[1] > 0.8
+
+
 # --- time ---------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +260,14 @@ def _drop_test_events(folder: Path, cutoff: int) -> None:
     pq.write_table(table.filter(pa.array(kept)), folder / "events.parquet")
 
 
+def _write_toml(path: Path) -> Path:
+    lines = [f"seed = {SETTINGS['seed']}", "threads = 1", 'device = "cpu"']
+    for section in ("images", "fashion_dna", "style_lstm"):
+        lines += [f"[{section}]", *(f"{key} = {value}" for key, value in SETTINGS[section].items())]
+    path.write_text("\n".join(lines))
+    return path
+
+
 def test_windows_without_purchases_are_named(planted: tuple[DataSet, Run], tmp_path: Path) -> None:
     data, _ = planted
     with pytest.raises(TrainingError, match=r"there is no purchase before the validation window"):
@@ -251,9 +284,6 @@ def test_the_command_trains_and_tells_faults_in_one_line(
     command = ["train", "--data", str(data.folder), "--run", str(again.folder), "--config", str(config)]
     assert modiste.main(command) == 1
     assert capsys.readouterr().err.strip().count("\n") == 0
-    lines = [f"seed = {SETTINGS['seed']}", "threads = 1"]
-    for section in ("images", "fashion_dna", "style_lstm"):
-        lines += [f"[{section}]", *(f"{key} = {value}" for key, value in SETTINGS[section].items())]
-    config.write_text("\n".join(lines))
+    _write_toml(config)
     assert modiste.main(command) == 0
     assert "trained already" in capsys.readouterr().out

@@ -235,6 +235,23 @@ def test_training_sums_the_chosen_loss_over_the_predictions(name: str) -> None:
     assert float(total.detach()) == pytest.approx(expected, rel=1e-5)
 
 
+def test_affinities_are_float32_under_mixed_precision() -> None:
+    class Projection(StyleLstmNetwork):  # the CPU has no LSTM in half precision
+        def forward(self, steps: Tensor, memory: object = None) -> tuple[Tensor, object]:
+            return self.project(steps[..., :1].expand(-1, -1, 256)), memory
+
+    _, (steps, places, bought, negatives) = one_batch(stage())
+    seen: list[torch.dtype] = []
+
+    def loss(positive: Tensor, negative: Tensor) -> Tensor:
+        seen.extend([positive.dtype, negative.dtype])
+        return positive
+
+    with torch.autocast("cpu", torch.bfloat16):
+        StyleLstmTraining(Projection(SPEC.step_size), dna(), loss)(steps, places, bought, negatives)
+    assert seen == [torch.float32, torch.float32]
+
+
 # --- reading styles --------------------------------------------------------------------------------------------
 
 

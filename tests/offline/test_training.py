@@ -108,6 +108,23 @@ def test_it_stops_after_patience_epochs_without_a_better_score(tmp_path: Path) -
     assert (len(fitted.curve), fitted.best_epoch, fitted.best_score) == (4, 2, 2.0)
 
 
+def test_the_last_weights_can_be_kept_instead_of_the_best(tmp_path: Path) -> None:
+    class Falling(ToyStage):
+        score = 1.0
+
+        def validate(self) -> float:
+            self.score -= 1.0
+            return self.score
+
+    schedule = SCHEDULE.model_copy(update={"patience": 1})
+    last, best = Falling(), Falling()
+    fitted = fit(last, schedule, seed=3, checkpoint=tmp_path / "a.pt", keep_last=True)
+    fit(best, schedule, seed=3, checkpoint=tmp_path / "b.pt")
+    assert len(fitted.curve) == SCHEDULE.epochs
+    assert torch.equal(weights(last), weights(trained(tmp_path)))
+    assert not torch.equal(weights(last), weights(best))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_stage_epoch_and_step(tmp_path: Path, value: float) -> None:
     class Diverging(ToyStage):
