@@ -207,6 +207,12 @@ class DataSet:
         order = np.lexsort((start, article))
         return Availability(article[order], start[order], end[order], count)
 
+    @cached_property
+    def created_at(self) -> NDArray[np.int64]:
+        """When each article was created, int64 (N) in Unix seconds; -1 where the table does not say."""
+        columns = [batch.column("created_at") for _, batch in tables.read_batches(self.folder, tables.ARTICLES)]
+        return np.concatenate([tables.seconds(column, -1) for column in columns])
+
     def events(self, batch: int = tables.BATCH) -> Iterator[pa.RecordBatch]:
         """The events table in file order and canonical schema, at most ``batch`` rows at a time."""
         for _, rows in tables.read_batches(self.folder, tables.EVENTS, batch=batch):

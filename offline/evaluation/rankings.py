@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.bundle import Blend
-from model_store.popularity import trend_score
+from model_store.popularity import trend_score, with_newcomers
 from offline.evaluation.ranks import Float32
 from offline.evaluation.window import Task
 
@@ -78,7 +78,7 @@ class BlendedRanking:
     dynamic: LinearRanking
     trend: float
     sales: Float32
-    """(N)"""
+    """(N), of articles too new to have sold the average"""
     cold: NDArray[np.bool_]
     name: str = BLENDED
 
@@ -98,4 +98,5 @@ class BlendedRanking:
 
 def blended(dynamic: LinearRanking, task: Task, blend: Blend) -> BlendedRanking:
     """The ranking that is served to this task's customers, by the dynamic model and the run's blend."""
-    return BlendedRanking(dynamic, blend.trend, task.sales.astype(np.float32), task.history_sizes == 0)
+    sales = with_newcomers(task.sales, task.newcomer).astype(np.float32)
+    return BlendedRanking(dynamic, blend.trend, sales, task.history_sizes == 0)

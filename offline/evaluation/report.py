@@ -194,9 +194,10 @@ customer with a purchase in it, at the time of that customer's first one, from w
 - **popularity**: sales of the 7 days before the window; an article that (re-)enters the inventory during it gets the
   average of those sales over the articles that were then in stock. **static**: f·s; a customer unknown to the static
   model gets the mean of all its styles. **dynamic**: f·d, d read at the customer's first purchase in the window.
-  **blended**: f·d + w·log(1 + sales of those 7 days), w fitted on validation data; as in the service, a customer
-  without purchases gets what sold those 7 days first, the rest by f·d. Articles that a customer bought before are
-  ranked like all others, except in the table of first-time purchases.
+  **blended**: f·d + w·log(1 + sales of those 7 days), w fitted on validation data, where an article created in those
+  days or later counts with the average sales at least; as in the service, a customer without purchases gets what sold
+  those 7 days first, the rest by f·d. Articles that a customer bought before are ranked like all others, except in the
+  table of first-time purchases.
 - **AUC**: mean over purchases of the share of articles not bought by the customer that rank lower, ties counting half.
   **for 10% …**: number of recommendations that cover this share of the purchases (equation 4). **Recall@n**: share of
   the purchases within the first n. **MRR**: mean of 1 / rank. **parameters**: weights beyond Fashion DNA's network,

@@ -52,6 +52,8 @@ class Task:
     """targets never bought before by their customer, who is not shown what was bought before: as the service answers"""
     sales: NDArray[np.float64]
     """(N) sales of the 7 days before the window"""
+    newcomer: NDArray[np.bool_]
+    """(N) created in those 7 days or later"""
     entering: NDArray[np.bool_]
     """(N) not in stock when the window starts: (re-)enters the inventory during it"""
     average_sales: float
@@ -145,6 +147,7 @@ def make_task(data: DataSet, window: Window) -> Task:
         targets,
         _first_time(targets, known, customer_index(known, customer_ids), position),
         week[candidates].astype(np.float64),
+        data.created_at[candidates] >= start - TRENDING_DAYS * DAY,
         ~data.availability.in_stock_at(start)[candidates],
         float(week.sum() / max(on_sale, 1)),
         len(bought) - len(customer),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -14,7 +14,7 @@ from model_store.errors import InvalidRecord
 from model_store.records import Article, Identifier, Timestamp, describe_validation_error
 from service.catalogue.encoder import CatalogueEncoder, prepare
 from service.catalogue.pictures import read_picture
-from service.catalogue.records import Float32, StockLevel, StockOutcome, StoredArticle
+from service.catalogue.records import CatalogueEntry, Float32, StockLevel, StockOutcome, StoredArticle
 from service.catalogue.store import CatalogueStore
 
 DAY = 86_400  # seconds
@@ -72,6 +72,7 @@ class CatalogueIntake:
         Where that fails, some may be stored; to send all again is harmless.
         """
         articles, dna, refused = await asyncio.to_thread(self._encoded, raw, encoder)
+        articles = await self._dated(articles, encoder.bundle_version)
         await self._store.upsert(articles, encoder.bundle_version, dna)
         await shown.refresh(list(dict.fromkeys(stored.article.article_id for stored in articles)))
         return IntakeAnswer(len(articles), tuple(refused))
@@ -100,6 +101,16 @@ class CatalogueIntake:
         refused.sort(key=lambda refusal: refusal.index)
         stale = sum(outcome is StockOutcome.STALE for outcome in outcomes.values())
         return IntakeAnswer(len(raw) - len(refused), tuple(refused), stale)
+
+    async def _dated(self, articles: Sequence[StoredArticle], bundle: str) -> list[StoredArticle]:
+        """Articles that do not say when they were created: when they first came here."""
+        undated = [stored.article.article_id for stored in articles if stored.article.created_at is None]
+        known = dict(zip(undated, await self._store.read(undated, bundle), strict=True)) if undated else {}
+        now = self._clock()
+        return [
+            stored if stored.article.created_at is not None else _created(stored, known[stored.article.article_id], now)
+            for stored in articles
+        ]
 
     def _encoded(
         self, raw: Sequence[Any], encoder: CatalogueEncoder
@@ -142,6 +153,11 @@ class CatalogueIntake:
         if set_time > now + DAY:
             return Refusal(index, INVALID_STOCK, "must not lie more than a day ahead", "set_time")
         return StockLevel(stock.article_id, stock.quantity, set_time)
+
+
+def _created(stored: StoredArticle, known: CatalogueEntry | None, now: int) -> StoredArticle:
+    time = now if known is None else known.article.created_at
+    return replace(stored, article=stored.article.model_copy(update={"created_at": time}))
 
 
 def _validated(fields: Mapping[str, Any]) -> Article:

@@ -106,6 +106,7 @@ class ArticleIndex:
         self._in_stock = 0  # S
         self._vectors: Float32 = np.zeros((_MIN_CAPACITY, DNA_SIZE), np.float32)
         self._prices: NDArray[np.float64] = np.zeros(_MIN_CAPACITY, np.float64)  # NaN where unknown
+        self._created: NDArray[np.int64] = np.zeros(_MIN_CAPACITY, np.int64)  # -1 where unknown
         self._codes: dict[str, NDArray[np.int32]] = {
             facet: np.zeros(_MIN_CAPACITY, np.int32) for facet in FACETS
         }  # 0 where unknown
@@ -146,6 +147,14 @@ class ArticleIndex:
         """The article's public fields as one JSON object, or None where it is not live."""
         row = self._row_of.get(article_id)
         return None if row is None else self._json[row]
+
+    def created_since(self, time: int) -> list[str]:
+        """Articles in stock that were created at ``time`` (Unix seconds) or later."""
+        return self.ids_of(np.flatnonzero(self._created[: self._in_stock] >= time))
+
+    def is_newer(self, article_id: str, time: int) -> bool:
+        """Whether the article is in stock and was created at ``time`` (Unix seconds) or later."""
+        return self.in_stock(article_id) and bool(self._created[self._row_of[article_id]] >= time)
 
     def article_ids(self) -> tuple[str, ...]:
         """Every live article, in no particular order."""
@@ -223,6 +232,7 @@ class ArticleIndex:
         capacity = max(rows, len(self._vectors) + len(self._vectors) // 4)
         self._vectors = _grown(self._vectors, capacity)
         self._prices = _grown(self._prices, capacity)
+        self._created = _grown(self._created, capacity)
         self._codes = {facet: _grown(codes, capacity) for facet, codes in self._codes.items()}
         if self._scan is not None:
             self._scan.grow(capacity)
@@ -243,6 +253,7 @@ class ArticleIndex:
         for row, article in zip(rows, articles, strict=True):
             self._json[row] = public_json(article)
         self._prices[rows] = [np.nan if article.price is None else article.price for article in articles]
+        self._created[rows] = [-1 if article.created_at is None else article.created_at for article in articles]
         for facet, codes in self._codes.items():
             codes[rows] = [self._code(facet, getattr(article, facet)) for article in articles]
         self._vectors[rows] = vectors
@@ -279,7 +290,7 @@ class ArticleIndex:
     def _swap(self, ones: Rows, others: Rows) -> None:
         """Exchange rows pairwise; none occurs in two pairs."""
         to, from_ = np.concatenate([ones, others]), np.concatenate([others, ones])
-        columns: list[NDArray[Any]] = [self._vectors, self._prices, *self._codes.values()]
+        columns: list[NDArray[Any]] = [self._vectors, self._prices, self._created, *self._codes.values()]
         for array in columns:
             array[to] = array[from_]
         if self._scan is not None:

@@ -50,23 +50,27 @@ class RankedArticle:
 
 
 class _Trend:
-    """A snapshot's articles as they stand in an index, and follow its changes, best seller first.
+    """A snapshot's articles, newcomers with them, as they stand in an index, and follow its changes, best seller first.
 
     ``rows`` int64 (T), -1 where not in stock; ``dna`` float32 (T, 128), the Fashion DNA of what is.
     """
 
     def __init__(self, index: ArticleIndex, snapshot: TrendSnapshot):
-        self.index, self.snapshot, self.scores = index, snapshot, snapshot.scores
+        self.index = index
+        self.snapshot = snapshot.with_newcomers(index.created_since(snapshot.since), index.in_stock_count)
+        self.scores = self.snapshot.scores
         self.rows = np.full(len(self.scores), -1, np.int64)
         self.dna: Float32 = np.zeros((len(self.scores), DNA_SIZE), np.float32)
-        self._read(np.arange(len(self.scores)), snapshot.article_ids)
+        self._read(np.arange(len(self.scores)), self.snapshot.article_ids)
 
     def follow(self) -> bool:
         """Take in what changed in the index; False where so much did that it is better to begin again."""
         touched = self.index.touched_since(self._revision)
-        if touched is None:
-            return False
         places = self.snapshot.places
+        if touched is None or any(
+            article_id not in places and self.index.is_newer(article_id, self.snapshot.since) for article_id in touched
+        ):
+            return False
         article_ids = [article_id for article_id in touched if article_id in places]
         self._read(np.array([places[article_id] for article_id in article_ids], np.int64), article_ids)
         return True
@@ -126,8 +130,9 @@ class Ranker:
         """The best ``n`` articles in stock that pass ``filters``; fewer where fewer pass.
 
         ``style``: f·d. ``blended``: f·d + blend.trend · log(1 + sales). ``trending``: log(1 + sales), and what did not
-        sell follows by style. A cold customer gets, for each of them, the trending list, and after it what did not
-        sell by the style of an empty history; where a session is known, ``style`` and ``blended`` become
+        sell follows by style. What is too new to have sold counts as average (``TrendSnapshot.with_newcomers``). A cold
+        customer gets, for each of them, the trending list, and after it what did not sell by the style of an empty
+        history; where a session is known, ``style`` and ``blended`` become
         f·f̄ / ‖f̄‖² + log(1 + sales) / log(1 + highest sales), with f̄ the session's mean DNA: an article just like the
         session's mean gains as much as the best seller. Purchased articles stay out by ``filters.exclude``, which holds
         for every list here. Raises InvalidVector.

@@ -9,13 +9,14 @@ sold anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from model_store.popularity import TRENDING_DAYS, trend_score
+from model_store.popularity import TRENDING_DAYS, newcomer_sales, trend_score
+from model_store.records import LATEST_TIMESTAMP
 
 DAY = 86_400  # seconds
 
@@ -25,6 +26,11 @@ class TrendWindow:
     """Which days count, and how much: ``days`` maps a day number (Unix time // 86,400) to its weight in (0, 1]."""
 
     days: tuple[tuple[int, float], ...]
+
+    @property
+    def since(self) -> int:
+        """Where the window starts, to the day: Unix seconds."""
+        return self.days[0][0] * DAY if self.days else LATEST_TIMESTAMP
 
 
 def trend_window(at: int, newest_day: int | None, now: int) -> TrendWindow:
@@ -47,6 +53,19 @@ class TrendSnapshot:
     """Sales per article in one window. Articles without sales are left out. Compared by identity."""
 
     sales: Mapping[str, float]
+    since: int = LATEST_TIMESTAMP
+    """Start of the window, Unix seconds: an article created later had no full window to sell in"""
+
+    def with_newcomers(self, newcomers: Sequence[str], in_stock: int) -> TrendSnapshot:
+        """The trend in which articles in stock that are younger than the window count with average sales at least.
+
+        ``in_stock``: number of articles in stock (``model_store.popularity.newcomer_sales``).
+        """
+        least = newcomer_sales(sum(self.sales.values()), in_stock, len(newcomers))
+        if not newcomers or not least:
+            return self
+        raised = {article_id: max(self.sales.get(article_id, 0.0), least) for article_id in newcomers}
+        return TrendSnapshot({**self.sales, **raised}, self.since)
 
     @cached_property
     def article_ids(self) -> tuple[str, ...]:
@@ -73,4 +92,4 @@ def snapshot_of(window: TrendWindow, days: Mapping[int, Mapping[str, int]]) -> T
     for day, weight in window.days:
         for article_id, count in days.get(day, {}).items():
             sales[article_id] = sales.get(article_id, 0.0) + weight * count
-    return TrendSnapshot({article_id: count for article_id, count in sales.items() if count > 0})
+    return TrendSnapshot({article_id: count for article_id, count in sales.items() if count > 0}, window.since)

@@ -25,6 +25,8 @@ PURCHASES = purchases_of(
     ]
 )
 
+UNDATED = np.full(ARTICLES, -1)
+
 
 def stock() -> Availability:
     """Everything always, but 0 is gone before the window and 11 never was."""
@@ -92,10 +94,21 @@ def test_scores_in_blocks_are_scores_at_once(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_recent_sales_are_those_of_the_7_days_before() -> None:
-    sales = RecentSales(PURCHASES, ARTICLES)
+    sales = RecentSales(PURCHASES, UNDATED)
     assert np.flatnonzero(sales.before(28 * DAY)).tolist() == [2, 3, 4, 11]
     assert np.flatnonzero(sales.before(25 * DAY)).tolist() == [2, 4, 11]  # 3 sold at that very moment
     assert np.flatnonzero(sales.before(13 * DAY)).tolist() == [5]  # 1 sold 8 days before
+
+
+def test_what_is_too_new_to_have_sold_counts_as_average() -> None:
+    created_at = UNDATED.copy()
+    created_at[[0, 1]] = [21 * DAY, 21 * DAY - 1]
+    candidates = np.arange(8)
+    sales = RecentSales(PURCHASES, created_at)
+    plain, counted = sales.before(28 * DAY)[candidates], sales.among(candidates, 28 * DAY)
+    assert plain[0] == plain[1] == 0
+    assert counted[0] == plain.sum() / 8
+    np.testing.assert_array_equal(counted[1:], plain[1:])
 
 
 def crowd(popular: bool) -> tuple[np.ndarray, ...]:
@@ -118,7 +131,7 @@ def test_the_blend_takes_the_trend_where_it_helps_and_only_there(popular: bool) 
     purchases = purchases_of([tuple(row) for row in rows.tolist()])
     window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
     order = [int(name[1:]) for name in window.customers]
-    fitted = fit_blend(window, dna, styles[order], purchases)
+    fitted = fit_blend(window, dna, styles[order], purchases, np.full(40, -1))
     assert (fitted.blend.trend > 0) == popular
     chosen = next(entry for entry in fitted.tried if entry[0] == fitted.blend.trend)
     assert chosen[1] >= fitted.tried[0][1]  # AUC never falls below the style's alone

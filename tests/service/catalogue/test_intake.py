@@ -42,6 +42,14 @@ async def test_a_new_article_is_recommendable_when_the_call_is_answered(intake, 
     assert "n1" in follower.index.search(dna, 2).article_ids
 
 
+async def test_an_undated_article_is_dated_when_it_first_comes_and_never_again(store, tmp_path, follower):
+    await CatalogueIntake(store, tmp_path, lambda: NOW).put([raw("n1"), raw("n2", created_at=5)], encoder(), follower)
+    later = CatalogueIntake(store, tmp_path, lambda: NOW + DAY)
+    await later.put([raw("n1", price=3), raw("n3")], encoder(), follower)
+    entries = await store.read(["n1", "n2", "n3"], encoder().bundle_version)
+    assert [entry.article.created_at for entry in entries] == [NOW, 5, NOW + DAY]
+
+
 async def test_each_bad_article_is_named_by_index_and_the_others_are_taken(intake, follower, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     answer = await intake.put(

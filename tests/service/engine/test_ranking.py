@@ -186,3 +186,36 @@ def test_a_ranker_begins_again_where_too_much_changed():
     assert index.touched_since(revision) is None
     answers = ranker.rank(index, Taste(), 3, trending=trending)
     assert [answer.article_id for answer in answers] == ["a0", "a2"]
+
+
+def test_what_is_too_new_to_have_sold_counts_as_average_until_its_week_is_over():
+    index = ArticleIndex()
+    for number in range(10):
+        created_at = {8: 999, 9: 1_000}.get(number)
+        dated = article(number).model_copy(update={"created_at": created_at})
+        index.upsert(dated, np.zeros(128, np.float32), True)
+    trending = TrendSnapshot({"a1": 9.0, "a2": 0.5, "a3": 0.5}, since=1_000)
+    ranker = Ranker(Blend(trend=2.0))
+
+    def scores() -> dict[str, float]:
+        answers = ranker.rank(index, Taste(np.zeros(128, np.float32), cold=False), 20, trending=trending)
+        return {answer.article_id: answer.score for answer in answers}
+
+    average = 2.0 * np.log1p(10.0 / 10)
+    assert scores()["a9"] == pytest.approx(average)
+    assert scores()["a8"] == 0.0  # its week is over
+    newer = article(20).model_copy(update={"created_at": 2_000})
+    index.upsert(newer, np.zeros(128, np.float32), True)
+    assert scores()["a20"] == pytest.approx(2.0 * np.log1p(10.0 / 11))  # follows the index
+    index.set_stock("a20", False)
+    assert "a20" not in scores()
+
+
+def test_where_a_quarter_of_the_shop_is_new_newness_counts_for_nothing():
+    index = ArticleIndex()
+    for number in range(4):
+        dated = article(number).model_copy(update={"created_at": 1_000})
+        index.upsert(dated, np.zeros(128, np.float32), True)
+    trending = TrendSnapshot({"a1": 9.0}, since=1_000)
+    answers = Ranker(Blend(trend=1.0)).rank(index, Taste(np.zeros(128, np.float32), cold=False), 4, trending=trending)
+    assert [answer.score > 0 for answer in answers] == [True, False, False, False]
