@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -39,9 +38,9 @@ class Following:
         return self
 
     async def __aexit__(self, *_) -> None:
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        while not self._task.done():  # redis-py takes a cancellation for its own where it meets the end of a send
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=0.5)
 
     async def until(self, condition) -> None:
         async with asyncio.timeout(15):
