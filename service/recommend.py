@@ -7,6 +7,7 @@ store does not answer, what was last known of the customer stands in for it, and
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -88,24 +89,28 @@ class Recommender:
 
     async def recommend(self, live: Live, wish: Wish) -> bytes:
         """The answer's JSON (``service.http.schemas.Recommendations``), from the one bundle ``live``."""
-        with self._metrics.stage("total"):
-            with self._metrics.stage("redis"):
-                known = await self._known(live, wish)
-                trend = await self._trend(wish.at)
-            with self._metrics.stage("lstm"):
-                taste = taste_of(live, known)
-            with self._metrics.stage("search"):
-                ranked = live.ranker.rank(
-                    live.index,
-                    taste,
-                    wish.n,
-                    strategy=wish.strategy,
-                    trending=trend,
-                    filters=_without_purchased(wish, known.state),
-                )
-            if known.degraded:
-                self._metrics.degraded.inc()
-            return _answer(live, wish, known, taste, trend, ranked)
+        start = time.perf_counter()
+        known = await self._known(live, wish)
+        trend = await self._trend(wish.at)
+        read = time.perf_counter()
+        taste = taste_of(live, known)
+        styled = time.perf_counter()
+        ranked = live.ranker.rank(
+            live.index,
+            taste,
+            wish.n,
+            strategy=wish.strategy,
+            trending=trend,
+            filters=_without_purchased(wish, known.state),
+        )
+        searched = time.perf_counter()
+        answer = _answer(live, wish, known, taste, trend, ranked)
+        self._metrics.observe_stages(
+            redis=read - start, lstm=styled - read, search=searched - styled, total=time.perf_counter() - start
+        )
+        if known.degraded:
+            self._metrics.degraded.inc()
+        return answer
 
     def forget(self, customer_id: str) -> None:
         """Keep nothing of an erased customer."""
@@ -123,7 +128,8 @@ class Recommender:
                 self._breaker.failed()
             else:
                 self._breaker.succeeded()
-                self._remember(customer_id, view)
+                if wish.at is None:
+                    self._remember(customer_id, CustomerView(state, view.revision, view.load_session))
                 return Known(state, view.session, self._moment(wish, state), degraded=False)
         view = self._last_known.get(customer_id, CustomerView())
         state = _usable(live, view.state)

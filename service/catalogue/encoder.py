@@ -20,6 +20,7 @@ from model_store.records import Article
 from service.catalogue.pictures import kept_picture
 from service.catalogue.records import Float32, StoredArticle
 from service.engine.index import InvalidVector, check_vectors
+from service.engine.style import bundle_stamp
 
 BATCH = 64
 
@@ -65,7 +66,8 @@ class CatalogueEncoder:
 
     @property
     def bundle_version(self) -> str:
-        return self._bundle.version
+        """What the DNA is kept under: version and fingerprint, since a version may be exported anew."""
+        return bundle_stamp(self._bundle.manifest)
 
     def encode(self, articles: Sequence[StoredArticle]) -> Encoded:
         """DNA of each article; what has no readable picture where it should have one is refused by itself."""

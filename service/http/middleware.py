@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import logging
 import re
 import time
@@ -60,11 +61,17 @@ class RequestIds:
                 await answer(scope, receive, send_with_id)
 
 
+_PROCESS = uuid.uuid4().hex[:16].encode()
+_numbers = itertools.count()
+
+
 def _request_id(scope: Scope) -> bytes:
+    """The caller's, or the process's random name and a number."""
     for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            return value if _SOUND_REQUEST_ID.fullmatch(value) else uuid.uuid4().hex.encode()
-    return uuid.uuid4().hex.encode()
+        if name == b"x-request-id" and _SOUND_REQUEST_ID.fullmatch(value):
+            own: bytes = value
+            return own
+    return b"%s-%x" % (_PROCESS, next(_numbers))
 
 
 class RawPath:

@@ -25,7 +25,7 @@ from service.catalogue.encoder import CatalogueEncoder
 from service.catalogue.memory_store import MemoryCatalogue
 from service.catalogue.records import StockLevel
 from service.commands.backfill import redis_url as chosen_url
-from service.engine.style import StyleModel
+from service.engine.style import StyleModel, bundle_stamp
 from service.events import EventRecorder
 from service.settings import Settings
 from service.state.connection import connect
@@ -270,7 +270,7 @@ async def test_the_catalogue_is_written_once_with_its_stock(shop: DataSet, bundl
     done: list[int] = []
     first = await fill_catalogue(shop, store, encoder, done.append)
     assert (first.written, first.refused, sum(done)) == (12, {}, 12)
-    entries = await store.read(shop.article_ids, bundle.version)
+    entries = await store.read(shop.article_ids, bundle_stamp(bundle.manifest))
     assert [entry is not None and entry.in_stock for entry in entries] == [True] * 11 + [False]
     for entry in entries:
         assert entry is not None
@@ -281,7 +281,7 @@ async def test_the_catalogue_is_written_once_with_its_stock(shop: DataSet, bundl
     second = await fill_catalogue(shop, store, encoder, done.append)
     assert second.written == 0
     assert second.dna.keys() == first.dna.keys()
-    (entry,) = await store.read(["a000"], bundle.version)
+    (entry,) = await store.read(["a000"], bundle_stamp(bundle.manifest))
     assert entry is not None
     assert not entry.in_stock, "stock of a later time was overwritten"
     assert set((await store.changes(position, 0)).article_ids) <= set(shop.article_ids)

@@ -20,7 +20,7 @@ from .records import stored
 
 async def fill(store, articles=None) -> None:
     articles = prepared() if articles is None else articles
-    await store.upsert(articles, "one", encoder().encode(articles).dna)
+    await store.upsert(articles, encoder().bundle_version, encoder().encode(articles).dna)
 
 
 def follower_of(store, version: str = "one", seed: int = 0) -> CatalogueFollower:
@@ -97,7 +97,9 @@ async def test_who_missed_changes_loads_everything_again(store):
     await follower.load()
     await store.delete("a000")
     for number in range(8):
-        await store.upsert([stored(f"x{number}-{i}") for i in range(100)], "one", np.ones((100, 128), np.float32))
+        await store.upsert(
+            [stored(f"x{number}-{i}") for i in range(100)], encoder().bundle_version, np.ones((100, 128), np.float32)
+        )
     async with Following(follower) as following:
         await following.until(lambda: len(follower.index) == 819)
     assert not follower.index.knows("a000")
@@ -115,7 +117,7 @@ async def test_another_bundle_encodes_the_whole_live_catalogue_and_the_remembere
     assert follower.index.knows("later")
     assert not follower.index.knows("a004")
     # What it computed is there for the next worker.
-    entries = await store.read(["later"], "two")
+    entries = await store.read(["later"], encoder("two", 1).bundle_version)
     np.testing.assert_allclose(entries[0].dna, expected[20], atol=1e-5)
 
 

@@ -1,0 +1,183 @@
+"""service.live with the shipped in-memory stores: which bundle answers, and what a change of bundle may not lose."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundles import make_bundle, sample_articles
+
+from model_store.bundle import CURRENT, FASHION_DNA, current_version, open_bundle, set_current
+from model_store.errors import InvalidBundle
+from service.catalogue.encoder import CatalogueEncoder, prepare
+from service.catalogue.intake import CatalogueIntake
+from service.catalogue.memory_store import MemoryCatalogue
+from service.choice import Choice, MemoryChoice, candidates
+from service.errors import ActivationInProgress, NotReady, StoreUnavailable, UnknownBundle
+from service.live import Lives
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    make_bundle(tmp_path, version="test-1")
+    make_bundle(tmp_path, version="test-2", seed=1)
+    os.utime(tmp_path / CURRENT, (100, 100))
+    return tmp_path
+
+
+@pytest.fixture
+async def catalogue(store: Path) -> MemoryCatalogue:
+    """Forty articles, as one bundle encoded them."""
+    catalogue = MemoryCatalogue()
+    encoder = CatalogueEncoder(open_bundle(store / "test-1"))
+    articles = [prepare(one.article, one.image) for one in sample_articles(40)]
+    await catalogue.upsert(articles, encoder.bundle_version, encoder.encode(articles).dna)
+    return catalogue
+
+
+def lives_of(store: Path, catalogue: MemoryCatalogue, choice: MemoryChoice | None = None, now: float = 1_000) -> Lives:
+    return Lives(store, catalogue, choice or MemoryChoice(), clock=lambda: now, pause=0.01)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not true():  # noqa: ASYNC110 - it looks from outside
+            await asyncio.sleep(0.01)
+
+
+async def test_nothing_answers_before_the_catalogue_is_loaded(store: Path, catalogue: MemoryCatalogue) -> None:
+    lives = lives_of(store, catalogue)
+    with pytest.raises(NotReady, match="the service is starting"):
+        assert lives.live
+    async with lives.running():
+        await until(lambda: lives.version is not None)
+        assert len(lives.live.index) == 40
+
+
+async def test_a_store_without_a_live_bundle_says_so(tmp_path: Path) -> None:
+    lives = lives_of(tmp_path / "empty", MemoryCatalogue())
+
+    def why() -> str:
+        try:
+            assert lives.live
+        except NotReady as error:
+            return str(error)
+        return ""
+
+    async with lives.running():
+        await until(lambda: "has no live bundle; publish one with 'modiste export'" in why())
+
+
+def test_the_later_choice_comes_first(store: Path) -> None:
+    published = Choice(version="test-1", chosen_at=100)
+    before, after = (Choice(version="test-2", chosen_at=when) for when in (99, 101))
+    assert candidates(None, store) == [published]
+    assert candidates(before, store) == [published, before]
+    assert candidates(after, store) == [after, published]
+    assert candidates(None, store / "none") == []
+
+
+async def test_activation_is_shared_and_lasts(store: Path, catalogue: MemoryCatalogue) -> None:
+    choice = MemoryChoice()
+    lives, other = lives_of(store, catalogue, choice), lives_of(store, catalogue, choice)
+    async with lives.running(), other.running():
+        await until(lambda: lives.version == other.version == "test-1")
+        live = await lives.activate("test-2")
+        assert lives.live is live
+        assert len(live.index) == 40
+        assert current_version(store) == "test-2"
+        await until(lambda: other.version == "test-2")
+    again = lives_of(store, catalogue, choice)
+    async with again.running():
+        await until(lambda: again.version == "test-2")
+
+
+async def test_a_damaged_choice_falls_back_to_the_one_before(store: Path, catalogue: MemoryCatalogue) -> None:
+    choice = MemoryChoice()
+    await choice.write(Choice(version="test-2", chosen_at=200))
+    (store / "test-2" / FASHION_DNA).write_bytes(b"")
+    lives = lives_of(store, catalogue, choice)
+    async with lives.running():
+        await until(lambda: lives.version == "test-1")
+        with pytest.raises(InvalidBundle, match=FASHION_DNA):
+            await lives.activate("test-2")
+        assert lives.version == "test-1"
+
+
+async def test_a_refused_bundle_that_is_published_again_is_tried_again(store: Path, catalogue: MemoryCatalogue) -> None:
+    sound = (store / "test-2" / FASHION_DNA).read_bytes()
+    (store / "test-2" / FASHION_DNA).write_bytes(b"")
+    lives = lives_of(store, catalogue)
+    async with lives.running():
+        await until(lambda: lives.version == "test-1")
+        set_current(store, "test-2")
+        await asyncio.sleep(0.1)
+        assert lives.version == "test-1"
+        (store / "test-2" / FASHION_DNA).write_bytes(sound)
+        set_current(store, "test-2")
+        await until(lambda: lives.version == "test-2")
+
+
+@pytest.mark.parametrize("version", ["none", "", "..", "test-1/../test-2", ".hidden"])
+async def test_only_versions_of_the_store_can_be_activated(
+    store: Path, catalogue: MemoryCatalogue, version: str
+) -> None:
+    with pytest.raises(UnknownBundle):
+        await lives_of(store, catalogue).activate(version)
+
+
+async def test_nothing_changes_where_the_choice_cannot_be_shared(store: Path, catalogue: MemoryCatalogue) -> None:
+    class Unwritable(MemoryChoice):
+        async def write(self, choice: Choice) -> None:
+            raise StoreUnavailable("down")
+
+    lives = lives_of(store, catalogue, Unwritable())
+    async with lives.running():
+        await until(lambda: lives.version == "test-1")
+        with pytest.raises(StoreUnavailable):
+            await lives.activate("test-2")
+        assert lives.version == "test-1"
+        assert current_version(store) == "test-1"
+
+
+class Held(MemoryChoice):
+    """Lets no choice be written before a test says so: a bundle is then loaded, and does not answer yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def write(self, choice: Choice) -> None:
+        self.reached.set()
+        await self.go_on.wait()
+        await super().write(choice)
+
+
+async def test_what_is_written_while_a_bundle_loads_is_in_it(store: Path, catalogue: MemoryCatalogue) -> None:
+    """Read-your-writes holds over the very moment of the switch, although following the catalogue takes a while."""
+    choice = Held()
+    lives = lives_of(store, catalogue, choice)
+    intake = CatalogueIntake(catalogue, None, clock=lambda: 1_000)
+    async with lives.running():
+        await until(lambda: lives.version == "test-1")
+        activation = asyncio.create_task(lives.activate("test-2"))
+        await choice.reached.wait()
+        with pytest.raises(ActivationInProgress):
+            await lives.activate("test-1")
+        article: dict[str, Any] = {"article_id": "new", "title": "New", "category": "dress"}
+        await intake.put([article], lives.live.encoder, lives)
+        await intake.set_stock([{"article_id": "a001", "quantity": 0}], lives)
+        old = lives.live
+        choice.go_on.set()
+        new = await activation
+    for live in (old, new):
+        assert live.index.knows("new")
+        assert not live.index.in_stock("a001")
+    old_dna, new_dna = old.index.dna_of("new"), new.index.dna_of("new")
+    assert old_dna is not None
+    assert new_dna is not None
+    assert (old_dna != new_dna).any()  # each encoded it by its own networks

@@ -1,0 +1,202 @@
+"""service.recommend with the shipped in-memory stores: who is asked what, and what is answered when they fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from bundles import CUTOFF, DAY, make_bundle, sample_articles
+from service_running import Clock
+
+from model_store.bundle import Bundle
+from model_store.records import Event, EventType
+from service.breaker import PAUSE, Breaker
+from service.catalogue.encoder import prepare
+from service.catalogue.memory_store import MemoryCatalogue
+from service.engine.filters import Filters
+from service.errors import StoreUnavailable, UnknownArticle
+from service.live import Live, open_live
+from service.metrics import Metrics
+from service.recommend import Recommender, Wish, similar_articles
+from service.state.customer import Addition
+from service.state.memory_store import MemoryStore
+from service.trend_store import MemoryTrendStore, Trends
+
+NOW = CUTOFF + DAY
+
+
+class Ticks:
+    """A monotonic clock that a test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Watched(MemoryStore):
+    """Counts what it is asked, and fails when told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = False
+        self.asked: list[str] = []
+
+    async def read(self, customer_id: str) -> Any:
+        self._note("read")
+        return await super().read(customer_id)
+
+    async def read_log(self, customer_id: str) -> Any:
+        self._note("read_log")
+        return await super().read_log(customer_id)
+
+    async def put_state(self, *arguments: Any) -> bool:
+        self._note("put_state")
+        return await super().put_state(*arguments)
+
+    def _note(self, call: str) -> None:
+        self.asked.append(call)
+        if self.down:
+            raise StoreUnavailable("down")
+
+
+class World:
+    """One customer store, one live bundle, one recommender."""
+
+    def __init__(self, live: Live):
+        self.live, self.store, self.ticks, self.metrics = live, Watched(), Ticks(), Metrics()
+        trends = Trends(MemoryTrendStore(), Clock(NOW), self.ticks)
+        self.recommender = Recommender(self.store, trends, Breaker(self.ticks), self.metrics, Clock(NOW))
+
+    async def buy(self, customer_id: str, *article_ids: str) -> None:
+        events = tuple(
+            Event(
+                event_id=f"{customer_id}-{article_id}",
+                type=EventType.PURCHASE,
+                customer_id=customer_id,
+                article_id=article_id,
+                timestamp=CUTOFF - DAY,
+            )
+            for article_id in article_ids
+        )
+        await self.store.append(Addition(customer_id, events))
+
+    async def ask(self, customer_id: str, **wish: Any) -> dict[str, Any]:
+        self.store.asked.clear()
+        answer: dict[str, Any] = orjson.loads(await self.recommender.recommend(self.live, Wish(customer_id, **wish)))
+        return answer
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_bundle(tmp_path)
+
+
+@pytest.fixture
+async def world(bundle: Bundle) -> World:
+    catalogue = MemoryCatalogue()
+    live = open_live(bundle.folder, catalogue)
+    articles = [prepare(one.article, one.image) for one in sample_articles()]
+    await catalogue.upsert(articles, live.encoder.bundle_version, live.encoder.encode(articles).dna)
+    await live.follower.load()
+    return World(live)
+
+
+async def test_a_customer_with_a_state_costs_one_round_trip(world: World) -> None:
+    await world.buy("c1", "a003")
+    first = await world.ask("c1")
+    assert world.store.asked == ["read", "read_log", "put_state"]  # no state yet: derived once, and kept
+    second = await world.ask("c1")
+    assert world.store.asked == ["read"]
+    assert second == first
+
+
+async def test_a_customer_nobody_knows_costs_two(world: World) -> None:
+    answer = await world.ask("nobody")
+    assert world.store.asked == ["read", "read_log"]
+    assert len(answer["articles"]) == 20
+
+
+async def test_a_store_that_is_down_is_asked_once_in_a_while(world: World) -> None:
+    await world.buy("c1", "a003")
+    known = await world.ask("c1", strategy="style")
+    world.store.down = True
+    assert await world.ask("c1", strategy="style") == known | {"degraded": True}
+    assert world.store.asked == ["read"]
+    await world.ask("c1")
+    assert world.store.asked == []
+    world.ticks.now += PAUSE
+    await world.ask("c1")
+    assert world.store.asked == ["read"]
+    world.store.down = False
+    world.ticks.now += PAUSE
+    assert await world.ask("c1", strategy="style") == known
+
+
+async def test_what_is_forgotten_is_not_answered_from(world: World) -> None:
+    await world.buy("c1", "a003")
+    await world.ask("c1")
+    world.recommender.forget("c1")
+    world.store.down = True
+    assert (await world.ask("c1", explain=True))["explain"]["cold"] is True
+
+
+async def test_a_remembered_state_of_another_bundle_still_tells_what_was_bought(world: World, tmp_path: Path) -> None:
+    await world.buy("c1", "a003")
+    await world.ask("c1")
+    other = make_bundle(tmp_path / "other", version="test-2", seed=1)
+    world.live = Live(
+        other,
+        open_live(other.folder, MemoryCatalogue()).style,
+        world.live.ranker,
+        world.live.index,
+        world.live.encoder,
+        world.live.follower,
+    )
+    world.store.down = True
+    answer = await world.ask("c1", n=200, explain=True)
+    assert answer["explain"]["cold"] is True  # its memory would be another model's
+    assert "a003" not in {article["article_id"] for article in answer["articles"]}
+
+
+async def test_a_moment_in_the_past_does_not_replace_the_state(world: World) -> None:
+    await world.buy("c1", "a003")
+    now = await world.ask("c1", strategy="style")
+    past = await world.ask("c1", at=CUTOFF - 30 * DAY, explain=True)
+    assert past["explain"]["cold"] is True
+    assert await world.ask("c1", strategy="style") == now
+    assert world.store.asked == ["read"]
+
+
+async def test_the_parts_of_an_explanation_make_up_the_score(world: World) -> None:
+    await world.buy("c1", "a003")
+    for article in (await world.ask("c1", explain=True, n=60))["articles"]:
+        parts = article["explain"]
+        total = parts["style"] + parts["trend_weight"] * parts["trend"]
+        assert article["score"] == pytest.approx(total, rel=1e-4, abs=1e-4)
+
+
+async def test_answers_are_observed(world: World) -> None:
+    await world.ask("nobody")
+    page = world.metrics.page().decode()
+    for stage in ("redis", "lstm", "search", "total"):
+        assert f'modiste_recommendation_seconds_count{{stage="{stage}"}} 1.0' in page
+
+
+async def test_similar_is_by_direction_not_by_length(world: World) -> None:
+    index = world.live.index
+    dna = index.dna_of("a005")
+    assert dna is not None
+    article = sample_articles()[5].article.model_copy(update={"article_id": "short"})
+    index.upsert(article, dna * np.float32(0.01), True)
+    answer = orjson.loads(similar_articles(world.live, "a005", 1, Filters()))
+    assert answer["articles"][0]["article_id"] == "short"
+    assert answer["articles"][0]["score"] == pytest.approx(1.0, abs=1e-5)
+
+
+async def test_nothing_is_similar_to_an_unknown_article(world: World) -> None:
+    with pytest.raises(UnknownArticle, match="'none' is not in the catalogue"):
+        similar_articles(world.live, "none", 5, Filters())
