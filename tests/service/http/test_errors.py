@@ -28,29 +28,29 @@ def test_every_error_has_its_answer() -> None:
     assert contract.InvalidBundle in KINDS
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "status", "kind"),
-    [
-        ("GET", "/nothing", 404, "not_found"),
-        ("GET", "/v1/customers/", 404, "not_found"),
-        ("POST", "/v1/articles", 405, "method_not_allowed"),
-        ("GET", "/v1/events", 405, "method_not_allowed"),
-        ("GET", "/v1/customers/nobody", 404, "unknown_customer"),
-        ("GET", "/v1/articles/none/similar", 404, "unknown_article"),
-        ("DELETE", "/v1/articles/none", 404, "unknown_article"),
-        ("POST", "/v1/bundles/none/activate", 404, "unknown_bundle"),
-        ("POST", "/v1/bundles/..%2Ftest-1/activate", 404, "unknown_bundle"),
-        ("GET", "/v1/search?q=dress", 404, "not_found"),
-    ],
-)
-async def test_one_shape(shop: Shop, method: str, path: str, status: int, kind: str) -> None:
-    response = await shop.http.request(method, path)
-    assert response.status_code == status
-    assert response.headers["content-type"] == "application/json"
-    body = response.json()
-    assert body.keys() == {"error"}
-    assert body["error"]["type"] == kind
-    assert body["error"]["message"]
+FAILING = [
+    ("GET", "/nothing", 404, "not_found"),
+    ("GET", "/v1/customers/", 404, "not_found"),
+    ("POST", "/v1/articles", 405, "method_not_allowed"),
+    ("GET", "/v1/events", 405, "method_not_allowed"),
+    ("GET", "/v1/customers/nobody", 404, "unknown_customer"),
+    ("GET", "/v1/articles/none/similar", 404, "unknown_article"),
+    ("DELETE", "/v1/articles/none", 404, "unknown_article"),
+    ("POST", "/v1/bundles/none/activate", 404, "unknown_bundle"),
+    ("POST", "/v1/bundles/..%2Ftest-1/activate", 404, "unknown_bundle"),
+    ("GET", "/v1/search?q=dress", 404, "not_found"),
+]
+
+
+async def test_one_shape(shop: Shop) -> None:
+    for method, path, status, kind in FAILING:
+        response = await shop.http.request(method, path)
+        assert response.status_code == status, path
+        assert response.headers["content-type"] == "application/json", path
+        body = response.json()
+        assert body.keys() == {"error"}, path
+        assert body["error"]["type"] == kind, path
+        assert body["error"]["message"], path
 
 
 async def test_what_nobody_expected_is_answered_without_a_trace(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,32 +103,30 @@ async def locked(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
         yield shop.http
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [{"Authorization": f"Bearer {KEY}"}, {"authorization": f"bearer  {KEY}"}, {"X-API-Key": KEY}],
-)
-async def test_a_key_opens(locked: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    assert (await locked.get("/v1/bundles", headers=headers)).status_code == 200
+async def test_a_key_opens(locked: httpx.AsyncClient) -> None:
+    for headers in ({"Authorization": f"Bearer {KEY}"}, {"authorization": f"bearer  {KEY}"}, {"X-API-Key": KEY}):
+        assert (await locked.get("/v1/bundles", headers=headers)).status_code == 200, headers
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [{}, {"Authorization": f"Basic {KEY}"}, {"X-API-Key": KEY + "x"}, {"X-API-Key": ""}, {"X-API-Key": "ÿ"}],
-)
-async def test_nothing_else_opens(locked: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    encoded = {name: value.encode("latin-1") for name, value in headers.items()}
-    response = await locked.get("/v1/bundles", headers=encoded)
-    assert response.status_code == 401
-    assert response.json()["error"]["type"] == "unauthorised"
-    assert response.headers["www-authenticate"] == "Bearer"
+async def test_nothing_else_opens(locked: httpx.AsyncClient) -> None:
+    for headers in (
+        {},
+        {"Authorization": f"Basic {KEY}"},
+        {"X-API-Key": KEY + "x"},
+        {"X-API-Key": ""},
+        {"X-API-Key": "ÿ".encode("latin-1")},
+    ):
+        response = await locked.get("/v1/bundles", headers=headers)
+        assert response.status_code == 401, headers
+        assert response.json()["error"]["type"] == "unauthorised"
+        assert response.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("path", ["/v1", "//v1/bundles", "/%761/bundles", "/v1/../v1/bundles", "/nothing"])
-async def test_no_spelling_of_a_path_gets_around_the_keys(locked: httpx.AsyncClient, path: str) -> None:
-    assert (await locked.get(path)).status_code in {401, 404}
-    assert "bundles" not in (await locked.get(path)).json()
+async def test_no_spelling_of_a_path_gets_around_the_keys(locked: httpx.AsyncClient) -> None:
+    for path in ("/v1", "//v1/bundles", "/%761/bundles", "/v1/../v1/bundles", "/v1/bundles/", "/nothing"):
+        assert (await locked.get(path)).status_code == 401, path
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/docs", "/openapi.json"])
-async def test_probes_and_documentation_need_no_key(locked: httpx.AsyncClient, path: str) -> None:
-    assert (await locked.get(path)).status_code == 200
+async def test_probes_and_documentation_need_no_key(locked: httpx.AsyncClient) -> None:
+    for path in ("/livez", "/readyz", "/metrics", "/docs", "/openapi.json"):
+        assert (await locked.get(path)).status_code == 200, path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import Any
 
 import pytest
@@ -81,33 +82,35 @@ async def test_an_article_that_was_deleted_can_still_be_returned(shop: Shop) -> 
     assert (await shop.http.get("/v1/customers/c1")).json()["history"] == []
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "kind"),
-    [
-        (b"{", 400, "malformed_json"),
-        (b"", 400, "malformed_json"),
-        (b'{"type": "\xff"}', 400, "malformed_json"),
-        (b'[{"timestamp": NaN}]', 400, "malformed_json"),
-        (b"[" * 100_000 + b"]" * 100_000, 400, "malformed_json"),
-        (b'"purchase"', 422, "invalid_request"),
-        (b"null", 422, "invalid_request"),
-        (b"[" + b",".join([b"{}"] * 1001) + b"]", 422, "invalid_request"),
-    ],
-)
-async def test_bodies_that_are_no_events(shop: Shop, body: bytes, status: int, kind: str) -> None:
-    response = await shop.http.post("/v1/events", content=body, headers={"Content-Type": "application/json"})
-    assert response.status_code == status
-    assert response.json()["error"]["type"] == kind
+BODIES = [
+    (b"{", 400, "malformed_json"),
+    (b"", 400, "malformed_json"),
+    (b'{"type": "\xff"}', 400, "malformed_json"),
+    (b'[{"timestamp": NaN}]', 400, "malformed_json"),
+    (b"[" * 100_000 + b"]" * 100_000, 400, "malformed_json"),
+    (b'"purchase"', 422, "invalid_request"),
+    (b"null", 422, "invalid_request"),
+    (b"[" + b",".join([b"{}"] * 1001) + b"]", 422, "invalid_request"),
+]
 
 
-@pytest.mark.parametrize("value", [{"deep": {"er": []}}, [1, [2]], 10**30, True, "", "\ud800", "x" * 200, None])
-@pytest.mark.parametrize("field", ["customer_id", "article_id", "type"])
-async def test_any_value_in_any_field_is_answered(shop: Shop, field: str, value: Any) -> None:
-    body = json.dumps([BUY | {field: value}])
-    response = await shop.http.post("/v1/events", content=body, headers={"Content-Type": "application/json"})
-    assert response.status_code in {200, 400}
-    if response.status_code == 200:
-        assert len(response.json()["rejected"]) == 1
+async def test_bodies_that_are_no_events(shop: Shop) -> None:
+    for body, status, kind in BODIES:
+        response = await shop.http.post("/v1/events", content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code == status, body[:40]
+        assert response.json()["error"]["type"] == kind, body[:40]
+
+
+async def test_any_value_in_any_field_is_answered(shop: Shop) -> None:
+    values: list[Any] = [{"deep": {"er": []}}, [1, [2]], 10**30, True, "", "\ud800", "x" * 200, None]
+    for field, value in product(("customer_id", "article_id", "type"), values):
+        body = json.dumps([BUY | {field: value}])
+        response = await shop.http.post("/v1/events", content=body, headers={"Content-Type": "application/json"})
+        if "\\ud800" in body:
+            assert response.status_code == 400
+        else:
+            assert response.status_code == 200, body
+            assert len(response.json()["rejected"]) == 1, body
 
 
 async def test_only_json_is_taken(shop: Shop) -> None:

@@ -102,10 +102,10 @@ async def test_a_moment_in_the_past_knows_nothing_later(shop: Shop, store: Path)
     assert_ranked(answer, expected)
 
 
-@pytest.mark.parametrize("at", [str(CUTOFF), f"{CUTOFF}.7", "2026-05-28T20:26:40", "2026-05-28T22:26:40 02:00"])
-async def test_a_moment_may_be_written_in_several_ways(shop: Shop, at: str) -> None:
-    answer = await shop.recommend("c1", at=at, explain=True)
-    assert answer["explain"]["at"] == CUTOFF
+async def test_a_moment_may_be_written_in_several_ways(shop: Shop) -> None:
+    for at in (str(CUTOFF), f"{CUTOFF}.7", "2026-05-28T20:26:40", "2026-05-28T22:26:40 02:00"):
+        answer = await shop.recommend("c1", at=at, explain=True)
+        assert answer["explain"]["at"] == CUTOFF, at
 
 
 async def test_a_purchase_shows_in_the_very_next_answer(shop: Shop) -> None:
@@ -202,15 +202,13 @@ async def test_stock_shows_in_the_very_next_answer(shop: Shop) -> None:
     assert first in ids(await shop.recommend("c1", n=200))
 
 
-@pytest.mark.parametrize(
-    "customer_id", ["a/b", "a%2Fb", "{c}", "Jürgen 😀", "x y+z&n=1?", "..;", "recommendations", "'\"\\", "c" * 128]
-)
-async def test_ids_may_hold_any_character(shop: Shop, customer_id: str) -> None:
-    await shop.buy(customer_id, "a003")
-    answer = await shop.recommend(quote(customer_id, safe=""), n=200)
-    assert answer["customer_id"] == customer_id
-    assert "a003" not in ids(answer)
-    assert len(answer["articles"]) == 59
+async def test_ids_may_hold_any_character(shop: Shop) -> None:
+    for customer_id in ("a/b", "a%2Fb", "{c}", "Jürgen 😀", "x y+z&n=1?", "..;", "recommendations", "'\"\\", "c" * 128):
+        await shop.buy(customer_id, "a003")
+        answer = await shop.recommend(quote(customer_id, safe=""), n=200)
+        assert answer["customer_id"] == customer_id
+        assert "a003" not in ids(answer)
+        assert len(answer["articles"]) == 59
 
 
 async def test_query_and_wait_are_taken_and_change_nothing_without_a_language_model(shop: Shop) -> None:
@@ -225,37 +223,38 @@ async def test_generated_is_refused_without_a_language_model(shop: Shop) -> None
     assert response.json()["error"]["type"] == "generation_unavailable"
 
 
-@pytest.mark.parametrize(
-    ("query", "field"),
-    [
-        ("n=0", "n"),
-        ("n=201", "n"),
-        ("n=many", "n"),
-        ("n=5&n=6", "n"),
-        ("strategy=best", "strategy"),
-        ("price_min=nan", "price_min"),
-        ("price_max=inf", "price_max"),
-        ("price_min=-1", "price_min"),
-        ("price_min=9&price_max=8", "price_min"),
-        ("at=yesterday", "at"),
-        ("at=99999999999999", "at"),
-        ("wait_ms=-1", "wait_ms"),
-        ("explain=perhaps", "explain"),
-        ("categroy=dress", "categroy"),
-        ("category=", "category"),
-        ("exclude=%00", "exclude"),
-        ("brand=%FF", "brand"),
-    ],
-)
-async def test_bad_parameters_are_named(shop: Shop, query: str, field: str) -> None:
-    response = await shop.http.get(f"/v1/customers/c1/recommendations?{query}")
-    assert response.status_code == 422
-    error = response.json()["error"]
-    assert (error["type"], error["field"]) == ("invalid_request", field)
+BAD_PARAMETERS = [
+    ("n=0", "n"),
+    ("n=201", "n"),
+    ("n=many", "n"),
+    ("n=5&n=6", "n"),
+    ("strategy=best", "strategy"),
+    ("price_min=nan", "price_min"),
+    ("price_max=inf", "price_max"),
+    ("price_min=-1", "price_min"),
+    ("price_min=9&price_max=8", "price_min"),
+    ("at=yesterday", "at"),
+    ("at=99999999999999", "at"),
+    ("wait_ms=-1", "wait_ms"),
+    ("explain=perhaps", "explain"),
+    ("categroy=dress", "categroy"),
+    ("category=", "category"),
+    ("exclude=%00", "exclude"),
+    ("brand=%FF", "brand"),
+]
 
 
-@pytest.mark.parametrize("customer_id", ["%00", "%FF", "c" * 129, "%0A"])
-async def test_bad_ids_are_refused(shop: Shop, customer_id: str) -> None:
-    response = await shop.http.get(f"/v1/customers/{customer_id}/recommendations")
-    assert response.status_code == 422
-    assert response.json()["error"]["field"] == "customer_id"
+async def test_bad_parameters_are_named(shop: Shop) -> None:
+    for query, field in BAD_PARAMETERS:
+        response = await shop.http.get(f"/v1/customers/c1/recommendations?{query}")
+        assert response.status_code == 422, query
+        error = response.json()["error"]
+        assert (error["type"], error["field"]) == ("invalid_request", field), query
+
+
+async def test_bad_ids_are_refused(shop: Shop) -> None:
+    for customer_id in ("%00", "%FF", "c" * 129, "%0A"):
+        for address in ("", "/recommendations"):
+            response = await shop.http.get(f"/v1/customers/{customer_id}{address}")
+            assert response.status_code == 422, customer_id
+            assert response.json()["error"]["field"] == "customer_id", customer_id
