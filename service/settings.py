@@ -83,10 +83,10 @@ class Settings(BaseModel):
     )
     redis_timeout: float = Field(
         0.5,
-        gt=0,
+        ge=0.3,
         le=60,
         description="Seconds after which a call to Redis counts as failed: events then get 503, recommendations are "
-        "served from memory.",
+        "served from memory. At least 0.3, since following the catalogue waits up to 0.2 s for a change.",
     )
     redis_connections: int = Field(64, ge=2, le=10_000, description="Most connections to Redis, per process.")
     store: Path = Field(

@@ -63,6 +63,7 @@ def test_keys_are_kept_as_digests_only() -> None:
         ("api_keys", "short", "MODISTE_API_KEYS: each key needs at least 16 characters"),
         ("api_keys", "sha256:abcd", "MODISTE_API_KEYS: a key written as sha256:… needs 64 hexadecimal digits"),
         ("log_level", "loud", "MODISTE_LOG_LEVEL: Input should be 'debug', 'info', 'warning' or 'error'"),
+        ("redis_timeout", "0.1", "MODISTE_REDIS_TIMEOUT: Input should be greater than or equal to 0.3"),
         ("max_batch", "1001", "MODISTE_MAX_BATCH: Input should be less than or equal to 1000"),
     ],
 )
