@@ -1,4 +1,7 @@
-"""Reading the README, and the parts of it that follow from code."""
+"""Reading the README, and the part of it that follows from code, the table of settings.
+
+.venv/bin/python tests/house/documents.py      writes that table anew
+"""
 
 from __future__ import annotations
 
@@ -28,3 +31,12 @@ def settings_table() -> str:
         default = "" if field.default in (None, ()) else f"`{field.default}`"
         rows.append(f"| `{variable(name)}` | {default} | {field.description} |")
     return "\n".join(rows)
+
+
+SETTINGS = re.compile(
+    r"(?<=<!-- settings: written by tests/house/documents.py -->\n).*?(?=\n<!-- /settings -->)", re.DOTALL
+)
+
+
+if __name__ == "__main__":
+    (ROOT / "README.md").write_text(SETTINGS.sub(lambda _: settings_table(), readme()), encoding="utf-8")
