@@ -21,7 +21,7 @@ from offline.style_lstm import customer_index
 
 DAY = 86_400
 RECENT_DAYS = 28
-_BETRAYED = 0.9
+_BETRAYED, _AHEAD = 0.9, 0.1
 RECENT, KNOWN, NEW = range(TIERS)
 """Tiers of candidates: sold in the 28 days before the window; sold only earlier; never sold before it."""
 
@@ -81,8 +81,16 @@ class Task:
 
     @property
     def stock_tells_sales(self) -> bool:
-        """Whether nearly every never-sold candidate was bought: then being a candidate gives away the answer."""
-        return self.new_candidates > 0 and self.new_candidates_bought >= _BETRAYED * self.new_candidates
+        """Whether nearly every never-sold candidate was bought, and not of the others: then being one tells the answer.
+
+        In a small shop where nearly everything sells, nearly all that is new sells too, and nothing is told.
+        """
+        if not self.new_candidates:
+            return False
+        known = len(self.candidates) - self.new_candidates
+        known_bought = len(np.unique(self.targets.candidate[self.targets.tier != NEW]))
+        share = self.new_candidates_bought / self.new_candidates
+        return share >= _BETRAYED and share > known_bought / max(known, 1) + _AHEAD
 
     @property
     def new_candidates_bought(self) -> int:

@@ -107,11 +107,17 @@ def test_first_time_purchases_leave_out_what_the_customer_had_before(shop: DataS
     assert task.first_time.hidden_from(task.customer_ids.index("cid")).tolist() == []
 
 
-def test_stock_that_tells_sales_is_noticed(tmp_path: Path, shop: DataSet) -> None:
-    assert make_task(shop, Window(OPENS, CLOSES)).stock_tells_sales
-    stock = {**STOCK, "shelf": (0, None), "rack": (0, None)}
-    honest = write_shop(tmp_path / "honest", list(stock), PURCHASES, stock=stock)
+def test_stock_that_tells_sales_is_noticed(tmp_path: Path) -> None:
+    stock = {**STOCK, "idle": (0, None)}  # known, and not bought in the window
+    betrayed = write_shop(tmp_path / "betrayed", list(stock), [*PURCHASES, ("eve", "idle", 2)], stock=stock)
+    assert make_task(betrayed, Window(OPENS, CLOSES)).stock_tells_sales
+    stock |= {"shelf": (0, None), "rack": (0, None)}  # never sold at all
+    honest = write_shop(tmp_path / "honest", list(stock), [*PURCHASES, ("eve", "idle", 2)], stock=stock)
     assert not make_task(honest, Window(OPENS, CLOSES)).stock_tells_sales
+
+
+def test_a_shop_in_which_everything_sells_tells_nothing(shop: DataSet) -> None:
+    assert not make_task(shop, Window(OPENS, CLOSES)).stock_tells_sales
 
 
 def test_a_window_in_which_nothing_in_stock_was_bought_is_refused(shop: DataSet) -> None:
