@@ -13,9 +13,9 @@ import numpy as np
 
 from model_store import DNA_SIZE
 from model_store.article_features import ArticleEncoder, Image8, article_fingerprint, decode_image
-from model_store.bundle import FASHION_DNA, IMAGE_ENCODER, Bundle, load_articles
+from model_store.bundle import Bundle, load_articles
 from model_store.errors import InvalidRecord
-from model_store.graphs import FashionDna, ImageEncoder
+from model_store.graphs import encode_articles, open_graphs
 from model_store.records import Article
 from service.catalogue.pictures import kept_picture
 from service.catalogue.records import Float32, StoredArticle
@@ -60,9 +60,7 @@ class CatalogueEncoder:
 
     def __init__(self, bundle: Bundle, threads: int = 1):
         self._bundle, self._spec = bundle, bundle.manifest.article_spec
-        self._features = ArticleEncoder(self._spec)
-        self._images = ImageEncoder(bundle.path(IMAGE_ENCODER), threads)
-        self._network = FashionDna(bundle.path(FASHION_DNA), threads)
+        self._features, self._graphs = ArticleEncoder(self._spec), open_graphs(bundle, threads)
 
     @property
     def bundle_version(self) -> str:
@@ -97,28 +95,16 @@ class CatalogueEncoder:
         self, articles: Sequence[StoredArticle], batch: Sequence[int], dna: Float32, refused: dict[int, InvalidRecord]
     ) -> None:
         """Fill ``dna`` for the articles at ``batch``, or say in ``refused`` why not."""
-        pictures: dict[int, Image8] = {}
+        pictures: dict[int, Image8 | None] = {}
         for index in batch:
             image = articles[index].image
-            if image is not None:
-                try:
-                    pictures[index] = decode_image(image, self._spec)
-                except InvalidRecord as error:
-                    refused[index] = error
-        chosen = [index for index in batch if index not in refused]
-        if not chosen:
-            return
-        embeddings = np.zeros((len(chosen), self._images.size), np.float32)
-        with_picture = [place for place, index in enumerate(chosen) if index in pictures]
-        if with_picture:
-            embeddings[with_picture] = self._images.encode(
-                np.stack([pictures[chosen[place]] for place in with_picture])
-            )
-        features = self._features.encode(
-            [articles[index].article for index in chosen], [index in pictures for index in chosen]
-        )
-        vectors = self._network.encode(features, embeddings)
-        for place, index in enumerate(chosen):
+            try:
+                pictures[index] = None if image is None else decode_image(image, self._spec)
+            except InvalidRecord as error:
+                refused[index] = error
+        chosen = [articles[index].article for index in pictures]
+        vectors = encode_articles(self._graphs, self._features, chosen, list(pictures.values()))
+        for place, index in enumerate(pictures):
             try:
                 dna[index] = check_vectors(vectors[place], f"Fashion DNA by bundle '{self.bundle_version}'")
             except InvalidVector as error:
