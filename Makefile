@@ -21,7 +21,7 @@ help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
 
 # A kill between two steps, or inside one, costs at most that step: each leaves its whole result or none.
-serve: preflight $(STORE)/CURRENT ## sample shop, training, export, embedded Redis, service on http://127.0.0.1:8000
+serve: preflight $(STORE)/CURRENT ## sample shop, training, evaluation, export, embedded Redis, service on http://127.0.0.1:8000
 	@$(BIN)/modiste serve --seed-data $(SHOP)
 
 # Settings, port and folders are looked at before minutes are spent on training.
@@ -35,6 +35,7 @@ $(SHOP)/data_set.json: | $(STAMP)
 ifeq ($(and $(MODISTE_STORE),$(wildcard $(STORE)/CURRENT)),)
 $(STORE)/CURRENT: $(SHOP)/data_set.json offline/configs/default.toml | $(STAMP)
 	@$(BIN)/modiste train --data $(SHOP)
+	@$(BIN)/modiste evaluate --data $(SHOP) --report var/reports/shop
 	@$(BIN)/modiste export --data $(SHOP) --store $(STORE)
 endif
 
