@@ -31,6 +31,7 @@ BACKLOG = 2_048
 WATCH_INTERVAL = 0.2  # seconds between two looks at the children
 REMINDER = 15.0  # seconds between two lines that say why the service is not ready
 QUICK_DEATH = 10.0  # seconds; a worker that lives shorter counts as unable to start
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MAX_QUICK_DEATHS = 3  # in a row, before the launcher gives up
 
 
@@ -97,7 +98,7 @@ class Launcher:
 
     def run(self) -> None:
         """Serve until SIGINT, SIGTERM or SIGHUP. Raises ModisteError where the service cannot start."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _STOPPING:
             signal.signal(number, signal.default_int_handler)
         try:
             with listen(self.settings) as listener:
@@ -209,22 +210,48 @@ class Launcher:
 def _run_to_its_end(arguments: list[str], environment: Mapping[str, str]) -> int:
     """The status of a child. Ctrl-C is passed on once, and the child given time to end what it has begun."""
     launcher = os.getpid()
-    with subprocess.Popen(
-        arguments,
-        env=environment,
-        process_group=0,
-        preexec_fn=lambda: follow(launcher, signal.SIGINT),  # noqa: PLW1509 - no thread runs in the launcher
-    ) as child:
+
+    def begin() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+        follow(launcher, signal.SIGINT)
+
+    with _signals_held():  # one that came while the child begins would leave it without anybody to end it
+        child = subprocess.Popen(
+            arguments,
+            env=environment,
+            process_group=0,
+            preexec_fn=begin,  # noqa: PLW1509 - no thread runs in the launcher
+        )
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
             return child.wait()
         except KeyboardInterrupt:
             _ignore_signals()
-            child.send_signal(signal.SIGINT)
-            child.wait()
+            _interrupt(child)
             raise
+
+
+def _interrupt(child: subprocess.Popen[bytes]) -> None:
+    """End a child, the hard way where it misses the signal: one that comes while Python starts can be lost on it."""
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
+        child.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE)
+            return
+    child.wait()
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let signals that stop the service wait until the end of the block, or until it asks for them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ignore_signals() -> None:
     """While stopping, a second Ctrl-C must not leave a child behind."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _STOPPING:
         signal.signal(number, signal.SIG_IGN)

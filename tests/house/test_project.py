@@ -99,7 +99,7 @@ def test_what_make_runs_are_commands_that_exist() -> None:
 
     text = (ROOT / "Makefile").read_text()
     used = set(re.findall(r"\$\(BIN\)/modiste (\w+)", text))
-    assert used == {"shop", "train", "export", "serve", "bench"}
+    assert used == {"shop", "train", "evaluate", "export", "serve", "bench"}
     assert used <= modiste.COMMANDS.keys()
 
 
@@ -111,7 +111,7 @@ def serve_plan(*settings: str) -> str:
 def test_serve_looks_at_settings_before_it_trains(tmp_path: Path) -> None:
     plan = serve_plan(f"MODISTE_STORE={tmp_path}", f"SHOP={tmp_path / 'shop'}")
     steps = re.findall(r"modiste (serve --check|\w+)", plan)
-    assert steps == ["serve --check", "shop", "train", "export", "serve"]
+    assert steps == ["serve --check", "shop", "train", "evaluate", "export", "serve"]
 
 
 def test_serve_takes_a_live_bundle_of_a_named_store_as_it_is(tmp_path: Path) -> None:

@@ -72,8 +72,9 @@ def test_locust_is_given_a_file_that_exists() -> None:
 
 
 def test_paths_that_are_named_exist() -> None:
+    made = {"model_store/bundles"}  # by the first export
     for path in re.findall(r"`((?:model_store|offline|service|loadtests|\.ci)/[\w./]*)`", readme()):
-        assert (ROOT / path).exists(), path
+        assert path in made or (ROOT / path).exists(), path
 
 
 @pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("curl ")])
