@@ -1,4 +1,4 @@
-"""What every test stands on: one thread per library, and real data only where it lies beside the project."""
+"""What every test stands on: one thread per library, no clock, and real data only where it lies beside the project."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No example is timed: the machine may be busy. In CI the same examples run each time, elsewhere new ones.
+settings.register_profile(
+    "modiste", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("modiste")
 
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
