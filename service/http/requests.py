@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 import orjson
 from fastapi import Request
@@ -29,7 +29,7 @@ class PercentDecoded(Convertor[str]):
         return unquote(value, errors="surrogateescape")
 
     def to_string(self, value: str) -> str:
-        raise NotImplementedError("addresses are never built from ids here")
+        return quote(value, safe="")
 
 
 register_url_convertor("identifier", PercentDecoded())
