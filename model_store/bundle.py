@@ -32,6 +32,7 @@ from safetensors.numpy import load_file, save_file
 from model_store import DNA_SIZE
 from model_store.article_features import ArticleSpec
 from model_store.errors import InvalidBundle
+from model_store.generation_spec import GenerationSpec
 from model_store.records import describe_validation_error
 from model_store.time_features import TimeSpec
 
@@ -61,11 +62,16 @@ class FileEntry(BaseModel):
 
 
 class Blend(BaseModel):
-    """Weights of the blended ranking, fitted on validation data: score = f·d + trend · log(1 + recent sales)."""
+    """Weights of the blended ranking, fitted on validation data.
+
+    score = f·d + trend · log(1 + recent sales) + generated · log₂((K + 1) / rank in the mixup list) / log₂(K + 1),
+    the last for the first K = ``MIXUP_LENGTH`` of that list, where there is one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trend: Annotated[float, Field(ge=0)] = 0.0
+    generated: Annotated[float, Field(ge=0)] = 0.0
 
 
 class DataSetCard(BaseModel):
@@ -93,6 +99,8 @@ class Manifest(BaseModel):
     article_spec: ArticleSpec
     time_spec: TimeSpec
     blend: Blend = Blend()
+    generation: GenerationSpec | None = None
+    """The generating half; None where the bundle has none."""
     image_encoder: str
     """Where the residual network came from, in words: a directory's name, or what the pipeline trained itself on."""
     parameters: dict[str, int] = {}

@@ -50,7 +50,7 @@ def _installed(name: str) -> bool:
     return True
 
 
-class _Graph:
+class Graph:
     """One ONNX session on the best provider there is, with its threads set explicitly.
 
     Raises InvalidBundle where the file is no graph, or not this one.
@@ -89,7 +89,7 @@ class _Graph:
         return outputs
 
 
-class ImageEncoder(_Graph):
+class ImageEncoder(Graph):
     """Residual network: pictures → embeddings. Graph input ``image``, output ``embedding``."""
 
     INPUTS = ("image",)
@@ -106,7 +106,7 @@ class ImageEncoder(_Graph):
         return int(self._session.get_outputs()[0].shape[1])
 
 
-class FashionDna(_Graph):
+class FashionDna(Graph):
     """Article features and image embedding → Fashion DNA f (Zalando 2017, §2.2).
 
     Graph inputs ``tag_ids``, ``numeric``, ``image_embedding``; output ``dna``.
@@ -122,7 +122,7 @@ class FashionDna(_Graph):
         return dna
 
 
-class StyleLstm(_Graph):
+class StyleLstm(Graph):
     """Purchases → style d (Zalando 2017, §2.3). One graph for single steps, bulk replay and parity.
 
     Graph inputs ``steps`` (B, T, D), ``lengths`` int32 (B), ``hidden`` and ``cell`` (B, 256); outputs ``style``
