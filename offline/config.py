@@ -114,6 +114,134 @@ class StyleLstmConfig(Schedule):
     refit_epochs: Annotated[int, Field(ge=0)] = 0
 
 
+class SessionsConfig(_Section):
+    """The sequences that the generating half learns from (Amazon 2024, §4.1, §5.1).
+
+    A session holds the latest ``actions`` searches, clicks and purchases before an order; at most ``examples`` orders
+    are drawn for training and ``held_out`` of the validation window.
+    """
+
+    actions: Annotated[int, Field(ge=1, le=200)] = 50
+    examples: Positive = 1_000_000
+    held_out: Positive = 1_000
+
+
+class TitleEncoderConfig(Schedule):
+    """The title encoder (Amazon 2024, §4.4): an LSTM of ``hidden`` cells over tokens of ``embedding`` components.
+
+    ``vocabulary``: tokens at most; ``margin``: of the triplet loss; ``max_pairs``: (query, title) pairs an epoch.
+    """
+
+    vocabulary: Annotated[int, Field(ge=300, le=100_000)] = 8_000
+    embedding: Positive = 128
+    hidden: Positive = 128
+    dropout: Share = 0.1
+    margin: Annotated[float, Field(gt=0, le=2)] = 0.2
+    max_pairs: Positive = 100_000
+
+
+class IdEmbeddingsConfig(Schedule):
+    """CORE (Hou et al. 2022): ``variant`` trm or ave, softmax over cosines divided by ``temperature``.
+
+    Articles with fewer than ``min_actions`` clicks and purchases in training share the cold embedding, which is
+    trained by putting it in the place of a known one with probability ``cold_share``. Sequences are cut to the latest
+    ``max_actions``; at most ``max_sequences`` are drawn per epoch.
+    """
+
+    variant: Literal["trm", "ave"] = "trm"
+    temperature: Annotated[float, Field(gt=0, le=1)] = 0.07
+    layers: Positive = 2
+    heads: Positive = 2
+    inner: Positive = 256
+    dropout: Share = 0.2
+    item_dropout: Share = 0.2
+    cold_share: Share = 0.05
+    min_actions: Positive = 1
+    max_actions: Annotated[int, Field(ge=1, le=200)] = 50
+    max_sequences: Positive = 1_000_000
+
+
+class QueryMemoryConfig(_Section):
+    """The query-product memory (Amazon 2024, §4.2): Q ``nearest_queries``, V ``top_articles``; ``positions`` kept.
+
+    ``clip``: a ``transformers`` CLIP directory or hub id whose text encoder makes the keys; empty: the title encoder.
+    """
+
+    nearest_queries: Annotated[int, Field(ge=1, le=100)] = 3
+    top_articles: Annotated[int, Field(ge=1, le=100)] = 5
+    positions: Positive = 20
+    clip: str = ""
+
+
+class StandInConfig(Schedule):
+    """The small base model that the pipeline trains itself where no other is named: a Llama of 5 to 15 million weights.
+
+    Its tokenizer and weights learn from the shop's own titles, attributes and result lists, ``documents`` of them an
+    epoch, cut to ``tokens``.
+    """
+
+    vocabulary: Annotated[int, Field(ge=300, le=100_000)] = 4_096
+    hidden: Positive = 256
+    intermediate: Positive = 640
+    layers: Positive = 5
+    heads: Positive = 4
+    tokens: Annotated[int, Field(ge=64, le=32_768)] = 1_024
+    documents: Positive = 4_000
+
+
+class LoraConfig(_Section):
+    """Fine-tuning of the language model; the defaults are the paper's (Amazon 2024, §5.1).
+
+    One epoch over all prompts; then the ``hard_share`` of them with the highest perplexity get ``hard_epochs`` more.
+    ``quantise``: 4-bit NF4 (QLoRA) where CUDA and bitsandbytes are there. ``batch``: prompts per step and process, of
+    which ``micro_batch`` are computed at once.
+    """
+
+    rank: Positive = 16
+    alpha: Positive = 16
+    dropout: Share = 0.05
+    lr: Annotated[float, Field(gt=0, le=1)] = 2e-5
+    weight_decay: Amount = 0.0
+    warm_up: Share = 0.03
+    clip_norm: Amount = 1.0
+    batch: Positive = 16
+    micro_batch: Positive = 16
+    epochs: Positive = 1
+    hard_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    hard_epochs: Annotated[int, Field(ge=0)] = 3
+    quantise: Literal["auto", "off"] = "auto"
+    checkpoint_steps: Positive = 200
+
+
+class LanguageModelConfig(_Section):
+    """``base``: a causal language model's directory or hub id; empty: the stand-in, trained as ``stand_in`` says.
+
+    ``max_tokens`` of prompt and response together, ``response_tokens`` of the latter. ``probes``: held-out sessions on
+    which the effect of each stage is measured.
+    """
+
+    base: str = ""
+    max_tokens: Annotated[int, Field(ge=128, le=32_768)] = 1_024
+    response_tokens: Annotated[int, Field(ge=16, le=512)] = 64
+    temperature: Amount = 0.05
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    probes: Positive = 200
+    stand_in: StandInConfig = StandInConfig()
+    lora: LoraConfig = LoraConfig()
+
+
+class GenerationConfig(_Section):
+    """The generating half. ``enabled``: False for shops without titles, or without searches and clicks."""
+
+    enabled: bool = True
+    mixup: Annotated[int, Field(ge=0, le=200)] = 1
+    sessions: SessionsConfig = SessionsConfig()
+    title_encoder: TitleEncoderConfig = TitleEncoderConfig()
+    id_embeddings: IdEmbeddingsConfig = IdEmbeddingsConfig()
+    query_memory: QueryMemoryConfig = QueryMemoryConfig()
+    language_model: LanguageModelConfig = LanguageModelConfig()
+
+
 class Config(_Section):
     """Everything that decides what training gives, besides the data.
 
@@ -129,6 +257,7 @@ class Config(_Section):
     images: ImagesConfig = ImagesConfig()
     fashion_dna: FashionDnaConfig = FashionDnaConfig()
     style_lstm: StyleLstmConfig = StyleLstmConfig()
+    generation: GenerationConfig = GenerationConfig(enabled=False)
 
 
 def load_config(source: str | Path) -> Config:
