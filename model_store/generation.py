@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import orjson
@@ -31,6 +31,9 @@ from model_store.generation_spec import GenerationSpec
 from model_store.graphs import Float32, Graph
 from model_store.prompts import neutralise
 from model_store.tokens import read_tokenizer
+
+Name = TypeVar("Name", str, int)
+"""What stands for an article in a list: its id, or its row."""
 
 TEXT_SIZE = 128
 """Components of a title, query or id embedding."""
@@ -134,7 +137,7 @@ class QueryMemory:
         return list(found)
 
 
-def mixup(by_id: Sequence[str], by_title: Sequence[str], k: int, n: int = 1) -> list[str]:
+def mixup(by_id: Sequence[Name], by_title: Sequence[Name], k: int, n: int = 1) -> list[Name]:
     """Retrieval with mixup (§4.4): the first ``n`` of the id list, then positions n+1 … k of the title list.
 
     Without duplicates; where those leave room, the title list goes on behind position k, so that ``k`` come if there

@@ -21,9 +21,10 @@ from model_store.errors import InvalidConfig, TrainingError
 from model_store.time_features import TimeSpec
 from offline.article_tables import load_networks
 from offline.config import Config
+from offline.context import make_split
 from offline.fashion_dna import static_styles
 from offline.models.residual import ResidualNetwork
-from offline.pipeline import make_split, train
+from offline.pipeline import TRAIN, train
 from offline.progress import Silent
 from offline.run import Run, Split
 from offline.style_lstm import customer_index, styles_at
@@ -199,7 +200,7 @@ def test_a_stage_that_replaces_its_result_takes_with_it_what_was_made_from_the_o
     def killed(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("offline.pipeline._Pipeline._style_lstm", killed)
+    monkeypatch.setitem(TRAIN, "style_lstm", killed)
     with pytest.raises(KeyboardInterrupt):
         train(data, again, settings(fashion_dna={"epochs": 1}))
     assert again.has("fashion_dna.safetensors")

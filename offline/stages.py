@@ -1,0 +1,186 @@
+"""What a run keeps of each stage of training, and when a stage must be trained again.
+
+Each stage's result is kept with its recipe: all of the configuration and data that it depends on. A stage whose recipe
+has not changed is not trained again; when one has, it and everything made from it is, and the run says what changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from offline.config import Config
+from offline.progress import Progress
+from offline.run import Run, Split
+from offline.training import Curve
+
+Recipe = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage: what it writes into the run, which stages it is made from, which configuration keys it reads.
+
+    A key names a value or a whole section (``fashion_dna``, ``generation.mixup``); ``split``: whether it looks at time.
+    """
+
+    name: str
+    outputs: tuple[str, ...]
+    needs: tuple[str, ...]
+    keys: tuple[str, ...]
+    split: bool = True
+
+
+STYLE_STAGES = (
+    StageSpec(
+        "images",
+        ("residual", "image_embeddings.safetensors", "article_spec.json"),
+        (),
+        ("images", "fashion_dna.min_tag_count", "fashion_dna.max_tags"),
+        split=False,
+    ),
+    StageSpec(
+        "fashion_dna",
+        (
+            "fashion_dna.safetensors",
+            "article_dna.safetensors",
+            "static.safetensors",
+            "static_customers.json",
+        ),
+        ("images",),
+        ("fashion_dna",),
+    ),
+    StageSpec("style_lstm", ("style_lstm.safetensors", "time_spec.json"), ("fashion_dna",), ("style_lstm",)),
+)
+GENERATION_STAGES = (
+    StageSpec(
+        "title_encoder",
+        ("title_encoder.safetensors", "title_tokenizer.json", "title_embeddings.safetensors"),
+        (),
+        ("generation.title_encoder",),
+    ),
+    StageSpec("id_embeddings", ("id_embeddings.safetensors",), (), ("generation.id_embeddings",)),
+    StageSpec(
+        "query_memory",
+        ("query_memory.json", "query_memory.safetensors"),
+        ("title_encoder",),
+        ("generation.query_memory",),
+    ),
+    StageSpec(
+        "base_model",
+        ("base_model.json",),
+        ("query_memory",),
+        ("generation.language_model.base", "generation.language_model.stand_in"),
+    ),
+    StageSpec(
+        "language_model",
+        ("generation.json", "llm", "llm_embedded", "effects.json"),
+        ("base_model", "id_embeddings"),
+        ("generation.mixup", "generation.sessions", "generation.language_model"),
+    ),
+)
+BLEND = "blend"
+
+
+def stages_of(config: Config) -> tuple[StageSpec, ...]:
+    """The stages of a training, in order: each comes after all that it needs."""
+    generation = GENERATION_STAGES if config.generation.enabled else ()
+    needs = ("style_lstm", *(("language_model",) if generation else ()))
+    blend = StageSpec(BLEND, ("blend.json",), needs, ("generation.enabled",))
+    return (*STYLE_STAGES, *generation, blend)
+
+
+class Keeper:
+    """Which stages of ``run`` are complete under ``config``."""
+
+    def __init__(self, run: Run, config: Config, split: Split, progress: Progress):
+        self._run, self._config, self._split, self._progress = run, config, split, progress
+        self._specs = {spec.name: spec for spec in stages_of(config)}
+
+    def recipe(self, name: str) -> Recipe:
+        """All that a stage depends on, flat: configuration, data, and the recipes of the stages it is made from."""
+        spec, config = self._specs[name], self._config.model_dump(mode="json")
+        recipe: Recipe = {"seed": config["seed"], "data set": self._split.fingerprint}
+        for need in spec.needs:
+            recipe |= self.recipe(need)
+        for key in spec.keys:
+            recipe |= _flat(key, _value(config, key))
+        if spec.split:
+            recipe |= {"split.validation_from": self._split.validation_from, "split.cutoff": self._split.cutoff}
+        return recipe
+
+    def text(self, name: str) -> str:
+        """The recipe's digest: a checkpoint of another one is not continued."""
+        return hashlib.sha256(orjson.dumps(self.recipe(name), option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+    def complete(self, name: str) -> bool:
+        """Whether a stage was trained by its recipe; says why not where it was by another."""
+        recipe, kept = self.recipe(name), self._kept().get(name)
+        if kept is None or not all(self._run.has(output) for output in self._specs[name].outputs):
+            return False
+        changed = sorted(key for key in kept.keys() | recipe.keys() if kept.get(key) != recipe.get(key))
+        if changed:
+            self._progress.say(f"{name}: training again, because {', '.join(changed)} changed")
+        return not changed
+
+    def replace(self, name: str) -> None:
+        """Right before a stage's outputs are written: forget it and all that was made from what it replaces."""
+        stale = self._made_from(name)
+        self._run.save_json("stages", {key: value for key, value in self._kept().items() if key not in stale})
+        for output in (output for stage in stale for output in self._outputs(stage)):
+            path = self._run.folder / output
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        self._run.save_json("config", self._config)
+        self._run.save_json("split", self._split)
+
+    def commit(self, name: str, curve: Curve) -> None:
+        """A stage's outputs are all written: it counts, and its checkpoints are no longer needed."""
+        curves = self._run.load_json("curves") if self._run.has("curves.json") else {}
+        self._run.save_json("curves", {**curves, name: curve})
+        self._run.save_json("stages", {**self._kept(), name: self.recipe(name)})
+        for checkpoint in self.checkpoint(name).parent.glob(f"{name}*"):
+            shutil.rmtree(checkpoint) if checkpoint.is_dir() else checkpoint.unlink()
+
+    def checkpoint(self, name: str) -> Path:
+        """Where a stage keeps its checkpoint; ``name`` may have something behind the stage's name."""
+        return self._run.folder / "checkpoints" / f"{name}.pt"
+
+    def forget_all(self) -> None:
+        """Train everything again."""
+        shutil.rmtree(self._run.folder / "checkpoints", ignore_errors=True)
+        (self._run.folder / "stages.json").unlink(missing_ok=True)
+
+    def _made_from(self, name: str) -> list[str]:
+        stale = [name]
+        for spec in (*self._specs.values(),):
+            if spec.name not in stale and any(need in stale for need in spec.needs):
+                stale.append(spec.name)
+        return stale
+
+    def _outputs(self, name: str) -> tuple[str, ...]:
+        return self._specs[name].outputs
+
+    def _kept(self) -> dict[str, Recipe]:
+        stages: dict[str, Recipe] = self._run.load_json("stages") if self._run.has("stages.json") else {}
+        return stages
+
+
+def _value(config: dict[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _flat(key: str, value: Any) -> Recipe:
+    if not isinstance(value, dict):
+        return {key: value}
+    flat: Recipe = {}
+    for name, inner in value.items():
+        flat |= _flat(f"{key}.{name}", inner)
+    return flat
