@@ -1,15 +1,15 @@
 """Weights of the blended ranking, fitted on the validation window (design §4).
 
-The served score is f·d + trend · log(1 + sales of the last 7 days) (``model_store.popularity``); an article listed in
-those days counts with the average sales at least. The weight is the one
-with the highest discounted gain over the whole ranking (mean of 1 / log2(1 + rank), which the top decides) among those
-whose AUC is no lower than the style's alone. f·d has whatever scale its loss gave it, so weights are tried as
+The served score is f·d + trend · log(1 + sales of the last 7 days) + generated · the worth of the place in the mixup
+list (``model_store.bundle.Blend``); an article listed in those days counts with the average sales at least. Each weight
+is the one with the highest discounted gain over the whole ranking (mean of 1 / log2(1 + rank), which the top decides)
+among those whose AUC is no lower than without. f·d has whatever scale its loss gave it, so weights are tried as
 multiples of the spread of f·d.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,15 @@ from numpy.typing import NDArray
 from model_store.bundle import Blend
 from model_store.dataset import Purchases
 from model_store.popularity import TRENDING_DAYS, trend_score, with_newcomers
+from offline.mixup import rank_bonus
 from offline.validation import Window, auc, discounted_gain, ranks
 
 _MULTIPLES = (0.0, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0, 3.0)
+_GENERATED_MULTIPLES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0)
 _MOST_CUSTOMERS = 3_000
+
+
+Tried = list[tuple[float, float, float]]
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class BlendFit:
     """The fitted weights, and what each weight tried gave: (weight, AUC, discounted gain)."""
 
     blend: Blend
-    tried: list[tuple[float, float, float]]
+    tried: Tried
+    tried_generated: Tried
 
 
 def fit_blend(
@@ -38,22 +44,38 @@ def fit_blend(
     styles: NDArray[np.float32],
     purchases: Purchases,
     created_at: NDArray[np.int64],
+    lists: Sequence[NDArray[np.int64]] | None = None,
 ) -> BlendFit:
     """Fit on ``window`` with ``styles`` float32 (C, 128) of its customers.
 
     ``purchases``: sales of all customers; ``created_at`` int64 (N): when each article was (Unix seconds, -1 unknown).
+    ``lists`` (C): each customer's mixup list, positions among the candidates, empty where nothing was generated; the
+    weight of generations is fitted on those who have one, after that of the trend.
     """
     window, styles = _at_most(window, styles, _MOST_CUSTOMERS)
     sales = RecentSales(purchases, created_at)
     spread = float(np.std(styles @ dna[window.candidates].T, axis=1).mean())
-    tried: list[tuple[float, float, float]] = []
+    tried: Tried = []
     for multiple in _MULTIPLES:
         weight = multiple * spread
         rank = ranks(window, dna, styles, _bonus(window, sales, weight) if weight else None)
         tried.append((weight, auc(window, rank), discounted_gain(rank)))
+    trend = _best(tried)
+    tried_generated: Tried = []
+    if lists is not None and any(map(len, lists[: len(window.customers)])):
+        listed = np.array([len(one) > 0 for one in lists[: len(window.customers)]])
+        asked, own = _only(window, listed), [one for one in lists[: len(window.customers)] if len(one)]
+        for multiple in _GENERATED_MULTIPLES:
+            weight = multiple * spread
+            rank = ranks(asked, dna, styles[listed], _bonus(asked, sales, trend, own, weight))
+            tried_generated.append((weight, auc(asked, rank), discounted_gain(rank)))
+    return BlendFit(Blend(trend=trend, generated=_best(tried_generated)), tried, tried_generated)
+
+
+def _best(tried: Tried) -> float:
+    """The weight with the highest gain among those that do not lower the AUC; 0 where none was tried."""
     allowed = [entry for entry in tried if entry[1] >= tried[0][1]]
-    best = max(allowed, key=lambda entry: (entry[2], -entry[0]))
-    return BlendFit(Blend(trend=best[0]), tried)
+    return max(allowed, key=lambda entry: (entry[2], -entry[0]))[0] if allowed else 0.0
 
 
 class RecentSales:
@@ -75,11 +97,19 @@ class RecentSales:
         return np.bincount(self._sold[low:high], minlength=self._articles).astype(np.float64)
 
 
-def _bonus(window: Window, sales: RecentSales, weight: float) -> Callable[[int, int], NDArray[np.float32]]:
+def _bonus(
+    window: Window,
+    sales: RecentSales,
+    trend: float,
+    lists: Sequence[NDArray[np.int64]] = (),
+    generated: float = 0.0,
+) -> Callable[[int, int], NDArray[np.float32]]:
     def rows(low: int, high: int) -> NDArray[np.float32]:
         times, which = np.unique(window.times[low:high], return_inverse=True)
         scores = np.stack([trend_score(sales.among(window.candidates, int(time))) for time in times])
-        bonus: NDArray[np.float32] = np.float32(weight) * scores[which]
+        bonus: NDArray[np.float32] = np.float32(trend) * scores[which]
+        for row, listed in zip(bonus, lists[low:high], strict=False):
+            row[listed] += np.float32(generated) * rank_bonus(len(listed))
         return bonus
 
     return rows
@@ -89,8 +119,17 @@ def _at_most(window: Window, styles: NDArray[np.float32], most: int) -> tuple[Wi
     """The first ``most`` customers: they were drawn at random, or are sorted by an id that tells nothing."""
     if len(window.customers) <= most:
         return window, styles
-    kept = window.row < most
-    smaller = Window(
-        window.customers[:most], window.times[:most], window.candidates, window.row[kept], window.target[kept]
+    first = np.arange(len(window.customers)) < most
+    return _only(window, first), styles[:most]
+
+
+def _only(window: Window, chosen: NDArray[np.bool_]) -> Window:
+    """The window of the ``chosen`` (C) customers."""
+    kept, number = chosen[window.row], np.cumsum(chosen) - 1
+    return Window(
+        [customer for customer, wanted in zip(window.customers, chosen, strict=True) if wanted],
+        window.times[chosen],
+        window.candidates,
+        number[window.row[kept]],
+        window.target[kept],
     )
-    return smaller, styles[:most]

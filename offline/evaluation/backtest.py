@@ -137,6 +137,7 @@ def _table_result(task: Task, table: Table, models: list[str], values: Float64, 
         {
             (one, other): _named(values[row[one]] - values[row[other]], sampled[:, row[one]] - sampled[:, row[other]])
             for one, other in COMPARED
+            if one in row and other in row
         },
     )
 

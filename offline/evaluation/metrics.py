@@ -23,13 +23,15 @@ class Figures(NamedTuple):
     """One model's figures in one table; NaN where the table has no purchases.
 
     ``auc``: mean over purchases of the share of articles not bought that rank lower. ``recall_10`` and ``recall_100``:
-    share of purchases among the first 10 or 100. ``mrr``: mean of 1 / rank. ``cover_…``: number of recommendations
+    share of purchases among the first 10 or 100. ``ndcg_10``: mean of 1 / log2(1 + rank) within the first 10, which is
+    NDCG@10 with one article to be found at a time. ``mrr``: mean of 1 / rank. ``cover_…``: number of recommendations
     that cover this percentage of purchases, R_j / R_z of equation 4.
     """
 
     auc: float
     recall_10: float
     recall_100: float
+    ndcg_10: float
     mrr: float
     cover_10: float
     cover_50: float
@@ -85,9 +87,10 @@ class Scorecard:
                 places.auc,
                 _share_within(10, places),
                 _share_within(100, places),
+                _discounted_gain(10, places),
                 _reciprocal_rank(places),
             ]
-        )  # (4, P')
+        )  # (5, P')
 
     def figures(self, counts: Float64) -> Figures:
         """``counts`` (K): how often each customer is in the sample, 1 for the data as they are."""
@@ -101,6 +104,14 @@ class Scorecard:
 def _share_within(n: int, places: Places) -> Float64:
     share: Float64 = np.clip((n - places.above) / places.tied, 0.0, 1.0)
     return share
+
+
+def _discounted_gain(n: int, places: Places) -> Float64:
+    """Mean of 1 / log2(1 + r), 0 beyond the first ``n``, over the ranks above + 1 … above + tied."""
+    gains = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(1.0 + np.arange(1, n + 1)))])
+    low, high = np.minimum(places.above, n), np.minimum(places.above + places.tied, n)
+    mean: Float64 = (gains[high] - gains[low]) / places.tied
+    return mean
 
 
 def _reciprocal_rank(places: Places) -> Float64:

@@ -5,6 +5,7 @@ All are sums f_ν · s_k + w_k · b_ν over candidates ν and customers k, so on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,17 @@ from model_store.bundle import Blend
 from model_store.popularity import trend_score, with_newcomers
 from offline.evaluation.ranks import Float32
 from offline.evaluation.window import Task
+from offline.mixup import rank_bonus
 
-POPULARITY, STATIC, DYNAMIC, BLENDED = "popularity", "static", "dynamic", "blended"
-COMPARED = ((DYNAMIC, STATIC), (STATIC, POPULARITY), (BLENDED, DYNAMIC), (BLENDED, POPULARITY))
-"""Which differences are reported."""
+POPULARITY, STATIC, DYNAMIC, GENERATED, BLENDED = "popularity", "static", "dynamic", "generated", "blended"
+COMPARED = (
+    (DYNAMIC, STATIC),
+    (STATIC, POPULARITY),
+    (BLENDED, DYNAMIC),
+    (BLENDED, GENERATED),
+    (BLENDED, POPULARITY),
+)
+"""Which differences are reported, where both were ranked."""
 
 
 @dataclass(frozen=True)
@@ -68,35 +76,65 @@ def personal(name: str, parameters: int, style: Float32, dna: Float32) -> Linear
 
 
 @dataclass(frozen=True)
-class BlendedRanking:
-    """What the service ranks by: f · d + trend · log(1 + sales of the week before the window).
+class GeneratedRanking:
+    """Retrieval with mixup of what the language model wrote (Amazon 2024, §4.4).
 
-    A customer without purchases is ``cold`` (K): what sold that week comes first, best seller first, and what did not
-    sell follows by f · d.
+    ``lists`` (K): positions among the candidates, best first; what is not on a customer's list ties behind it. A
+    customer without a generation gets ``otherwise``, as in the service.
+    """
+
+    lists: Sequence[NDArray[np.int64]]
+    otherwise: LinearRanking
+    parameters: int
+    name: str = GENERATED
+
+    def scores(self, customers: slice) -> Float32:
+        """float32 (B, N)"""
+        scores = self.otherwise.scores(customers)
+        for row, listed in zip(scores, self.lists[customers], strict=True):
+            if len(listed):
+                row[:] = 0.0
+                row[listed] = np.arange(len(listed), 0, -1)
+        return scores
+
+
+@dataclass(frozen=True)
+class BlendedRanking:
+    """What the service ranks by (``model_store.bundle.Blend``).
+
+    f · d + trend · log(1 + sales of the week before the window) + generated · what the place in the mixup list is
+    worth. A customer without purchases is ``cold`` (K): what sold that week comes first, best seller first, and what
+    did not sell follows by f · d.
     """
 
     dynamic: LinearRanking
-    trend: float
+    blend: Blend
     sales: Float32
     """(N), of articles too new to have sold the average"""
     cold: NDArray[np.bool_]
+    generated: GeneratedRanking | None = None
     name: str = BLENDED
 
     @property
     def parameters(self) -> int:
-        return (self.dynamic.parameters or 0) + 1
+        return (self.dynamic.parameters or 0) + 1 + (self.generated.parameters + 1 if self.generated else 0)
 
     def scores(self, customers: slice) -> Float32:
         """float32 (B, N)"""
         scores = self.dynamic.scores(customers)
         cold = self.cold[customers]
-        scores[~cold] += np.float32(self.trend) * trend_score(self.sales.astype(np.float64))
+        scores[~cold] += np.float32(self.blend.trend) * trend_score(self.sales.astype(np.float64))
         first = scores[cold].max(axis=1, keepdims=True) + 1.0  # (B cold, 1): above all that did not sell
         scores[cold] = np.where(self.sales > 0, first + self.sales, scores[cold])
+        if self.generated is not None:
+            for row, listed in zip(scores, self.generated.lists[customers], strict=True):
+                row[listed] += np.float32(self.blend.generated) * rank_bonus(len(listed))
         return scores
 
 
-def blended(dynamic: LinearRanking, task: Task, blend: Blend) -> BlendedRanking:
-    """The ranking that is served to this task's customers, by the dynamic model and the run's blend."""
+def blended(
+    dynamic: LinearRanking, task: Task, blend: Blend, generated: GeneratedRanking | None = None
+) -> BlendedRanking:
+    """The ranking that is served to this task's customers, by both halves and the run's blend."""
     sales = with_newcomers(task.sales, task.newcomer).astype(np.float32)
-    return BlendedRanking(dynamic, blend.trend, sales, task.history_sizes == 0)
+    return BlendedRanking(dynamic, blend, sales, task.history_sizes == 0, generated)

@@ -16,7 +16,7 @@ from offline.identity import run_digest
 from offline.run import Run, Split
 
 _WHOLE = {"cover_10", "cover_50", "cover_90"}
-_PERCENT_DIGITS = {"auc": 2, "recall_10": 2, "recall_100": 2, "mrr": 3}
+_PERCENT_DIGITS = {"auc": 2, "recall_10": 2, "recall_100": 2, "ndcg_10": 2, "mrr": 3}
 
 
 def headline(result: Result) -> TableResult:
@@ -145,19 +145,24 @@ def _table_markdown(result: Result, one: TableResult) -> str:
         for model, values in one.models.items()
     ]
     differences = [
-        [f"{a} − {b}", *(_signed(name, values[name]) for name in ("auc", "recall_10", "mrr"))]
+        [f"{a} − {b}", *(_signed(name, values[name]) for name in ("auc", "recall_10", "ndcg_10", "mrr"))]
         for (a, b), values in one.differences.items()
     ]
     heading = f"## {one.table.title}\n\n{one.purchases:,} purchases of {one.customers:,} customers, "
     heading += f"{one.candidates:,} candidates. Brackets: 95% intervals."
-    head = ["model", "AUC %", "for 10%", "for 50%", "for 90%", "Recall@10 %", "Recall@100 %", "MRR %", "parameters"]
+    head = ["model", "AUC %", "for 10%", "for 50%", "for 90%", "Recall@10 %", "Recall@100 %", "NDCG@10 %"]
+    head += ["MRR %", "parameters"]
     return "\n\n".join(
-        [heading, _grid(head, figures), _grid(["difference in points", "AUC", "Recall@10", "MRR"], differences)]
+        [
+            heading,
+            _grid(head, figures),
+            _grid(["difference in points", "AUC", "Recall@10", "NDCG@10", "MRR"], differences),
+        ]
     )
 
 
 def _cells(values: dict[str, Estimate]) -> list[str]:
-    order = ("auc", "cover_10", "cover_50", "cover_90", "recall_10", "recall_100", "mrr")
+    order = ("auc", "cover_10", "cover_50", "cover_90", "recall_10", "recall_100", "ndcg_10", "mrr")
     return [_show(name, values[name]) for name in order]
 
 
@@ -200,7 +205,8 @@ customer with a purchase in it, at the time of that customer's first one, from w
   table of first-time purchases.
 - **AUC**: mean over purchases of the share of articles not bought by the customer that rank lower, ties counting half.
   **for 10% …**: number of recommendations that cover this share of the purchases (equation 4). **Recall@n**: share of
-  the purchases within the first n. **MRR**: mean of 1 / rank. **parameters**: weights beyond Fashion DNA's network,
+  the purchases within the first n. **NDCG@10**: mean of 1 / log2(1 + rank) within the first 10. **MRR**: mean of
+  1 / rank. **parameters**: weights beyond Fashion DNA's network,
   which static, dynamic and blended share.
 - Articles with equal scores: each figure is its expectation over all orders of them. An article that a customer buys
   twice in the window counts once.

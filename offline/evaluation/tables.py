@@ -27,7 +27,7 @@ class Table:
 
 def tables(task: Task) -> list[Table]:
     """All tables of a task; some may be empty."""
-    return [*_by_article(task), _first_time(task), *_by_history(task)]
+    return [*_by_article(task), _next_order(task), _first_time(task), *_by_history(task)]
 
 
 def _by_article(task: Task) -> list[Table]:
@@ -40,6 +40,14 @@ def _by_article(task: Task) -> list[Table]:
         Table(KNOWN_ONLY, "Known articles only: only articles sold before are ranked", (RECENT, KNOWN), tier != NEW),
         Table("recent", recent, (RECENT,), tier == RECENT),
     ]
+
+
+def _next_order(task: Task) -> Table:
+    tiers, among = _fair(task)
+    chosen = task.first_order & np.isin(task.targets.tier, tiers)
+    return Table(
+        "next_order", f"Next order: the articles of each customer's first order in the window{among}", tiers, chosen
+    )
 
 
 def _first_time(task: Task) -> Table:

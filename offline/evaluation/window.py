@@ -50,6 +50,8 @@ class Task:
     targets: Targets
     first_time: Targets
     """targets never bought before by their customer, who is not shown what was bought before: as the service answers"""
+    first_order: NDArray[np.bool_]
+    """(P) which of the targets belong to their customer's first order in the window"""
     sales: NDArray[np.float64]
     """(N) sales of the 7 days before the window"""
     newcomer: NDArray[np.bool_]
@@ -154,6 +156,7 @@ def make_task(data: DataSet, window: Window) -> Task:
         candidates,
         targets,
         _first_time(targets, known, customer_index(known, customer_ids), position),
+        _in_first_order(bought, customer[sellable], article[sellable]),
         week[candidates].astype(np.float64),
         data.created_at[candidates] >= start - TRENDING_DAYS * DAY,
         ~data.availability.in_stock_at(start)[candidates],
@@ -175,6 +178,14 @@ def _distinct_pairs(bought: Purchases, articles: int) -> tuple[NDArray[np.int64]
     """(customer, article) of each pair that occurs, sorted: the paper ranks the set of articles a customer bought."""
     pairs = np.unique(bought.customer.astype(np.int64) * articles + bought.article)
     return pairs // articles, pairs % articles
+
+
+def _in_first_order(bought: Purchases, customer: NDArray[np.int64], article: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each pair of customer and article occurs in the customer's first order among ``bought``."""
+    articles = int(bought.article.max(initial=0)) + 1
+    first = bought.order == bought.order[bought.offsets[bought.customer]]
+    pairs = bought.customer[first].astype(np.int64) * articles + bought.article[first]
+    return np.isin(customer * articles + article, pairs)
 
 
 def _first_time(

@@ -135,3 +135,27 @@ def test_the_blend_takes_the_trend_where_it_helps_and_only_there(popular: bool) 
     assert (fitted.blend.trend > 0) == popular
     chosen = next(entry for entry in fitted.tried if entry[0] == fitted.blend.trend)
     assert chosen[1] >= fitted.tried[0][1]  # AUC never falls below the style's alone
+
+
+@pytest.mark.parametrize("telling", [True, False])
+def test_the_blend_listens_to_generations_where_they_tell_and_only_there(telling: bool) -> None:
+    rows, dna, _ = crowd(popular=False)
+    rng = np.random.default_rng(5)
+    purchases = purchases_of([tuple(row) for row in rows.tolist()])
+    window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
+    weak = rng.normal(size=(len(window.customers), 128)).astype(np.float32)
+    target = dict(zip(window.row.tolist(), window.target.tolist(), strict=True))
+    lists = [
+        np.array([place for place in rng.permutation(40)[:6] if row % 3 and place != target[row]], np.int64)
+        for row in range(len(window.customers))
+    ]
+    if telling:
+        lists = [np.append(target[row], one) if len(one) else one for row, one in enumerate(lists)]
+    fitted = fit_blend(window, dna, weak, purchases, np.full(40, -1), lists)
+    if telling:
+        assert fitted.blend.generated > 0
+        before, after = fitted.tried_generated[0], max(fitted.tried_generated, key=lambda entry: entry[2])
+        assert after[2] > before[2] + 0.2
+    else:
+        spread = float(np.std(weak @ dna[window.candidates].T, axis=1).mean())
+        assert fitted.blend.generated <= 0.5 * spread

@@ -27,6 +27,7 @@ def test_hand_computed_figures() -> None:
     assert found.auc == pytest.approx(1 - (0 + 3 + 10 + 100 + 999) / 999 / 5)
     assert found.recall_10 == pytest.approx(2 / 5)
     assert found.recall_100 == pytest.approx(3 / 5)
+    assert found.ndcg_10 == pytest.approx((1 + 1 / np.log2(5)) / 5)
     assert found.mrr == pytest.approx((1 + 1 / 4 + 1 / 11 + 1 / 101 + 1 / 1_000) / 5)
     assert (found.cover_10, found.cover_50, found.cover_90) == (1, 11, 1_000)
 
@@ -40,6 +41,7 @@ def test_ties_are_taken_in_expectation() -> None:
     one_of_twenty = Places(np.array([0]), np.array([0]), np.array([20]), np.array([0.5]))
     found = figures(one_of_twenty)
     assert found.recall_10 == pytest.approx(0.5)
+    assert found.ndcg_10 == pytest.approx(sum(1 / np.log2(1 + rank) for rank in range(1, 11)) / 20)
     assert found.mrr == pytest.approx(sum(1 / rank for rank in range(1, 21)) / 20)
     assert (found.cover_10, found.cover_50, found.cover_90) == (2, 10, 18)
 

@@ -7,8 +7,9 @@ import pytest
 from small_runs import DAY, START, write_shop
 
 from model_store.bundle import Blend
-from offline.evaluation.rankings import blended, personal, popularity, static_styles
+from offline.evaluation.rankings import GeneratedRanking, blended, personal, popularity, static_styles
 from offline.evaluation.window import Task, Window, make_task
+from offline.mixup import rank_bonus
 
 EVERYONE = slice(0, 2)
 
@@ -51,3 +52,18 @@ def test_the_blend_adds_the_trend_for_who_has_a_history(task: Task) -> None:
     np.testing.assert_allclose(warm, [2 * np.log(4), 9 + 2 * np.log(2), 2, 1], rtol=1e-6)
     assert np.argsort(-cold).tolist() == [0, 1, 2, 3]  # best sellers first, then by style
     assert ranking.parameters == 8
+
+
+def test_a_generations_list_comes_first_and_who_has_none_gets_the_other_ranking(task: Task) -> None:
+    dynamic = personal("dynamic", 7, np.ones((2, 1), np.float32), np.array([[0.0], [9.0], [2.0], [1.0]], np.float32))
+    lists = [np.array([3, 0]), np.zeros(0, np.int64)]
+    generated = GeneratedRanking(lists, dynamic, 5)
+    listed, other = generated.scores(EVERYONE)
+    assert listed.tolist() == [1, 0, 0, 2]
+    assert other.tolist() == [0, 9, 2, 1]
+    plain = blended(dynamic, task, Blend(trend=2.0))
+    ranking = blended(dynamic, task, Blend(trend=2.0, generated=4.0), generated)
+    added = ranking.scores(EVERYONE) - plain.scores(EVERYONE)
+    np.testing.assert_allclose(added[0], [4 * rank_bonus(2)[1], 0, 0, 4], rtol=1e-5)
+    assert not added[1].any()
+    assert ranking.parameters == 7 + 1 + 5 + 1

@@ -66,6 +66,16 @@ def test_customers_are_ranked_for_at_their_first_purchase_of_the_window(shop: Da
     assert sorted(task.targets.tier.tolist()) == sorted([KNOWN, NEW, RECENT, NEW])
 
 
+def test_a_customers_first_order_is_told_from_later_ones(shop: DataSet) -> None:
+    task = make_task(shop, Window(OPENS, CLOSES))
+    first = {
+        (task.customer_ids[k], names(shop, task)[place])
+        for k, place, chosen in zip(task.targets.customer, task.targets.candidate, task.first_order, strict=True)
+        if chosen
+    }
+    assert first == {("ann", "old"), ("cid", "late")}
+
+
 def test_repeats_count_once_and_what_was_never_in_stock_is_left_out(shop: DataSet) -> None:
     task = make_task(shop, Window(OPENS, CLOSES))
     assert (len(task.targets.candidate), task.repeated, task.out_of_stock) == (4, 1, 1)
