@@ -118,6 +118,11 @@ def unpack_session(customer_id: str, packed: bytes | None) -> tuple[Event, ...]:
     return tuple(_session_event(customer_id, row) for row in orjson.loads(packed))
 
 
+def unpack_session_ids(packed: bytes | None) -> tuple[str, ...]:
+    """The event ids of a session, oldest first."""
+    return tuple(row[1] for row in orjson.loads(packed)) if packed else ()
+
+
 def _session_event(customer_id: str, row: list[Any]) -> Event:
     timestamp, event_id, kind, subject, position, order_id = row + [None] * (6 - len(row))
     article_id, query = (None, subject) if kind == EventType.SEARCH.value else (subject, None)

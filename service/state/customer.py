@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from model_store import MEMORY_SIZE
 from model_store.history import Purchase
 from model_store.records import Event, EventType
+
+if TYPE_CHECKING:
+    from service.generation.records import StoredGeneration
 
 Float32 = NDArray[np.float32]
 
@@ -69,9 +72,13 @@ def _no_events() -> tuple[Event, ...]:
     return ()
 
 
+def _no_generation() -> None:
+    return None
+
+
 @dataclass(frozen=True, eq=False)
 class CustomerView:
-    """What one look at a customer brings: the state, the log's revision that it fits, and the session.
+    """What one look at a customer brings: the state, the log's revision that it fits, session and generation.
 
     ``state`` is None where none is stored, whether or not there is a log, and ``revision`` is None with it.
     """
@@ -79,11 +86,25 @@ class CustomerView:
     state: CustomerState | None = None
     revision: Revision | None = None
     load_session: Callable[[], tuple[Event, ...]] = field(default=_no_events, repr=False)
+    load_generation: Callable[[], StoredGeneration | None] = field(default=_no_generation, repr=False)
+    load_session_ids: Callable[[], tuple[str, ...]] | None = field(default=None, repr=False)
 
     @cached_property
     def session(self) -> tuple[Event, ...]:
         """The latest ``SESSION_LENGTH`` clicks and searches, oldest first. Decoded when first asked for."""
         return self.load_session()
+
+    @cached_property
+    def session_ids(self) -> tuple[str, ...]:
+        """Event ids of the session: cheaper than its events."""
+        if self.load_session_ids is None or "session" in self.__dict__:
+            return tuple(event.event_id for event in self.session)
+        return self.load_session_ids()
+
+    @cached_property
+    def generation(self) -> StoredGeneration | None:
+        """What the language model wrote last for this customer, whatever it reflects. Decoded when first asked for."""
+        return self.load_generation()
 
 
 @dataclass(frozen=True)

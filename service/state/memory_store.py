@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from model_store.records import Event
+from service.generation.records import Footing, StoredGeneration
+from service.generation.store import SEARCHING_KEPT
 from service.state.customer import (
     NO_LOG,
     SESSION_LENGTH,
@@ -26,6 +29,8 @@ class _Customer:
     log: dict[str, Event] = field(default_factory=dict)
     session: dict[str, Event] = field(default_factory=dict)
     state: tuple[CustomerState, Revision] | None = None
+    generation: StoredGeneration | None = None
+    searching: tuple[StoredGeneration, float] | None = None  # and until when it is kept, on the store's clock
 
     @property
     def revision(self) -> Revision:
@@ -33,17 +38,17 @@ class _Customer:
 
 
 class MemoryStore:
-    """A ``CustomerStore`` in memory, gone with the process."""
+    """A ``CustomerStore`` and ``GenerationStore`` in memory, gone with the process. ``monotonic``: seconds."""
 
-    def __init__(self, log_ids: Callable[[], int] = new_log_id):
+    def __init__(self, log_ids: Callable[[], int] = new_log_id, monotonic: Callable[[], float] = time.monotonic):
         self._customers: dict[str, _Customer] = {}
-        self._log_ids = log_ids
+        self._log_ids, self._monotonic = log_ids, monotonic
 
     async def read(self, customer_id: str) -> CustomerView:
         customer = self._customers.get(customer_id, _Customer())
         state, revision = customer.state or (None, None)
-        session = tuple(customer.session.values())
-        return CustomerView(state, revision, lambda: session)
+        session, generation = tuple(customer.session.values()), customer.generation
+        return CustomerView(state, revision, lambda: session, lambda: generation)
 
     async def read_many(self, customer_ids: Sequence[str]) -> list[CustomerView]:
         return [await self.read(customer_id) for customer_id in customer_ids]
@@ -80,8 +85,44 @@ class MemoryStore:
         customer.state = (state, revision)
         return True
 
+    async def read_searching(self, customer_id: str) -> StoredGeneration | None:
+        return self._searching(self._customers.get(customer_id, _Customer()))
+
+    async def put_generation(
+        self,
+        customer_id: str,
+        generation: StoredGeneration,
+        searching: bool = False,
+        footing: Footing | None = None,
+    ) -> bool:
+        customer = self._customers.get(customer_id)
+        if customer is None or not _stands(customer, footing):
+            return False
+        kept = self._searching(customer) if searching else customer.generation
+        if kept is not None and kept.reflects > generation.reflects:
+            return False
+        if searching:
+            customer.searching = (generation, self._monotonic() + SEARCHING_KEPT)
+        else:
+            customer.generation = generation
+        return True
+
+    def _searching(self, customer: _Customer) -> StoredGeneration | None:
+        if customer.searching is None or customer.searching[1] <= self._monotonic():
+            return None
+        return customer.searching[0]
+
     async def erase(self, customer_id: str) -> bool:
         return self._customers.pop(customer_id, None) is not None
+
+
+def _stands(customer: _Customer, footing: Footing | None) -> bool:
+    """Whether what a generation stands on is still there."""
+    if not customer.log and not customer.session:
+        return False
+    if footing is None:
+        return True
+    return footing.log in {0, customer.log_id} and (not footing.event_id or footing.event_id in customer.session)
 
 
 def _add(customer: _Customer, event: Event) -> bool:

@@ -1,8 +1,10 @@
-"""Customers kept in Redis, under three keys that share a hash tag, so that Redis Cluster keeps them together.
+"""Customers kept in Redis, under keys that share a hash tag, so that Redis Cluster keeps them together.
 
-    modiste:{<customer id, percent-encoded>}:log      HASH  event_id → packed purchase or return; "" → id of the log
-                                            :state    STRING  packed state
-                                            :session  STRING  rows of the session, JSON
+    modiste:{<customer id, percent-encoded>}:log         HASH  event_id → packed purchase or return; "" → id of the log
+                                            :state       STRING  packed state
+                                            :session     STRING  rows of the session, JSON
+                                            :generation  STRING  what the language model wrote last, JSON
+                                            :searching   STRING  the same for a query of the last hour, JSON
 
 Each writing call is one Lua script, and so atomic.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import orjson
@@ -20,12 +22,15 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from model_store.records import Event
+from service.generation.records import Footing, StoredGeneration, pack_generation, unpack_generation
+from service.generation.store import SEARCHING_KEPT
 from service.state.codec import (
     pack_log_entry,
     pack_state,
     session_row,
     unpack_log_entry,
     unpack_session,
+    unpack_session_ids,
     unpack_state,
 )
 from service.state.connection import Client, translated_errors
@@ -120,6 +125,32 @@ redis.call('SET', KEYS[2], ARGV[3])
 return 1
 """
 
+# What cannot be decoded is replaced: another release wrote it.
+PUT_GENERATION = """
+local log, session, kept = KEYS[1], KEYS[2], KEYS[3]
+local packed, reflects, seconds = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+if redis.call('EXISTS', log, session) == 0 then return 0 end
+if #ARGV > 3 then
+  local log_id, event_id = ARGV[4], ARGV[5]
+  if log_id ~= '0' and redis.call('HGET', log, '') ~= log_id then return 0 end
+  if event_id ~= '' then
+    local text, found = redis.call('GET', session), false
+    for _, row in ipairs(text and cjson.decode(text) or {}) do found = found or row[2] == event_id end
+    if not found then return 0 end
+  end
+end
+local before = redis.call('GET', kept)
+if before then
+  local ok, later = pcall(function()
+    local fields = cjson.decode(before)
+    return fields.format == 1 and fields.written_at - fields.seconds > reflects
+  end)
+  if ok and later then return 0 end
+end
+if seconds == '' then redis.call('SET', kept, packed) else redis.call('SET', kept, packed, 'EX', seconds) end
+return 1
+"""
+
 
 class Script:
     """A Lua script, called by its hash, and sent whole where the server does not know it (yet, or after a restart)."""
@@ -137,17 +168,27 @@ class Script:
             return await call("EVAL", self.text, len(keys), *keys, *arguments)
 
 
-_APPEND, _PUT_STATE = Script(APPEND), Script(PUT_STATE)
+_APPEND, _PUT_STATE, _PUT_GENERATION = Script(APPEND), Script(PUT_STATE), Script(PUT_GENERATION)
 
 
-def customer_keys(customer_id: str) -> tuple[str, str, str]:
-    """Keys of a customer's log, state and session. Whatever the id holds, it cannot leave its braces."""
+class CustomerKeys(NamedTuple):
+    """All that is kept of one customer."""
+
+    log: str
+    state: str
+    session: str
+    generation: str
+    searching: str
+
+
+def customer_keys(customer_id: str) -> CustomerKeys:
+    """Keys of a customer. Whatever the id holds, it cannot leave its braces."""
     tag = "modiste:{" + quote(customer_id, safe="") + "}:"
-    return tag + "log", tag + "state", tag + "session"
+    return CustomerKeys(tag + "log", tag + "state", tag + "session", tag + "generation", tag + "searching")
 
 
 class RedisStore:
-    """A ``CustomerStore`` in Redis (6.2 or newer), Valkey, or a cluster of either."""
+    """A ``CustomerStore`` and ``GenerationStore`` in Redis (6.2 or newer), Valkey, or a cluster of either."""
 
     def __init__(self, client: Client, log_ids: Callable[[], int] = new_log_id):
         self._client = client
@@ -161,12 +202,11 @@ class RedisStore:
             return await _each(self.read, customer_ids)
         if not customer_ids:
             return []
-        keys = [key for customer_id in customer_ids for key in customer_keys(customer_id)[1:]]
+        keys = [key for customer_id in customer_ids for key in _read_together(customer_keys(customer_id))]
         with translated_errors():
             values: list[bytes | None] = await self._command("MGET", *keys)
         return [
-            _view(customer_id, values[2 * index], values[2 * index + 1])
-            for index, customer_id in enumerate(customer_ids)
+            _view(customer_id, *values[3 * index : 3 * index + 3]) for index, customer_id in enumerate(customer_ids)
         ]
 
     async def read_log(self, customer_id: str) -> CustomerLog:
@@ -189,7 +229,7 @@ class RedisStore:
 
     async def append(self, addition: Addition) -> Appended:
         with translated_errors():
-            answer = await _APPEND.run(self._client, customer_keys(addition.customer_id), self._arguments(addition))
+            answer = await _APPEND.run(self._client, customer_keys(addition.customer_id)[:3], self._arguments(addition))
         return _appended(addition, answer)
 
     async def append_many(self, additions: Sequence[Addition]) -> list[Appended]:
@@ -208,16 +248,33 @@ class RedisStore:
                 call: Any = pipeline.execute_command
                 call("SCRIPT LOAD", _APPEND.text)
                 for addition in additions:
-                    keys = customer_keys(addition.customer_id)
+                    keys = customer_keys(addition.customer_id)[:3]
                     call("EVALSHA", _APPEND.sha, len(keys), *keys, *self._arguments(addition))
                 answers = await pipeline.execute()
         return [_appended(addition, answer) for addition, answer in zip(additions, answers[1:], strict=True)]
 
     async def put_state(self, customer_id: str, state: CustomerState, revision: Revision) -> bool:
-        log_key, state_key, _ = customer_keys(customer_id)
+        keys = customer_keys(customer_id)
         arguments = (revision.log, revision.entries, pack_state(state, revision))
         with translated_errors():
-            return bool(await _PUT_STATE.run(self._client, (log_key, state_key), arguments))
+            return bool(await _PUT_STATE.run(self._client, (keys.log, keys.state), arguments))
+
+    async def read_searching(self, customer_id: str) -> StoredGeneration | None:
+        with translated_errors():
+            return unpack_generation(await self._command("GET", customer_keys(customer_id).searching))
+
+    async def put_generation(
+        self,
+        customer_id: str,
+        generation: StoredGeneration,
+        searching: bool = False,
+        footing: Footing | None = None,
+    ) -> bool:
+        keys = customer_keys(customer_id)
+        kept, seconds = (keys.searching, SEARCHING_KEPT) if searching else (keys.generation, "")
+        arguments = [pack_generation(generation), generation.reflects, seconds, *(footing or ())]
+        with translated_errors():
+            return bool(await _PUT_GENERATION.run(self._client, (keys.log, keys.session, kept), arguments))
 
     async def erase(self, customer_id: str) -> bool:
         with translated_errors():
@@ -254,9 +311,21 @@ async def _each(call: Callable[[Given], Awaitable[Answer]], arguments: Iterable[
     return list(await asyncio.gather(*map(one, arguments)))
 
 
-def _view(customer_id: str, packed_state: bytes | None, packed_session: bytes | None) -> CustomerView:
+def _read_together(keys: CustomerKeys) -> tuple[str, str, str]:
+    return keys.state, keys.session, keys.generation
+
+
+def _view(
+    customer_id: str, packed_state: bytes | None, packed_session: bytes | None, packed_generation: bytes | None
+) -> CustomerView:
     state, revision = unpack_state(packed_state) or (None, None)
-    return CustomerView(state, revision, lambda: unpack_session(customer_id, packed_session))
+    return CustomerView(
+        state,
+        revision,
+        lambda: unpack_session(customer_id, packed_session),
+        lambda: unpack_generation(packed_generation),
+        lambda: unpack_session_ids(packed_session),
+    )
 
 
 def _log(customer_id: str, fields: dict[bytes, bytes]) -> CustomerLog:

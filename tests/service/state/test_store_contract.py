@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import pytest
 
 from model_store.history import Purchase
 from model_store.records import Event
+from service.generation.records import Footing, StoredGeneration, session_mark, view_mark
+from service.generation.store import GenerationStore
 from service.state.customer import NO_LOG, SESSION_LENGTH, Addition, CustomerState
 from service.state.store import CustomerStore
 
@@ -53,6 +57,15 @@ def assert_same(one: CustomerState | None, other: CustomerState | None) -> None:
     assert {**vars(one), "hidden": one.hidden.tolist(), "cell": one.cell.tolist()} == {
         **vars(other), "hidden": other.hidden.tolist(), "cell": other.cell.tolist()
     }  # fmt: skip
+
+
+def written(at: float = 100.0, seconds: float = 1.0, **changes: object) -> StoredGeneration:
+    generation = StoredGeneration("b", "mark", 3, 'a 1/é日"', "Breezy \\ jacket", at, seconds)
+    return replace(generation, **changes)  # type: ignore[arg-type]
+
+
+class Store(CustomerStore, GenerationStore, Protocol):
+    """What both shipped stores are."""
 
 
 async def append(store: CustomerStore, *events: Event, **how: object) -> tuple[bool, ...]:
@@ -300,3 +313,96 @@ async def test_many_logs_are_read_in_their_order(store: CustomerStore) -> None:
     assert logs == [single[customer_id] for customer_id in customer_ids]
     assert logs[0].event_ids == {"p1", "p2"}
     assert await store.read_logs([]) == []
+
+
+@pytest.mark.parametrize("customer_id", ODD_IDS)
+async def test_a_generation_comes_with_its_customer(store: Store, customer_id: str) -> None:
+    await append(store, click(1, customer_id))
+    assert (await store.read(customer_id)).generation is None
+    assert await store.put_generation(customer_id, written())
+    view, other = await store.read_many([customer_id, "other"])
+    assert view.generation == written()
+    assert [event.event_id for event in view.session] == ["c1"]
+    assert other.generation is None
+    assert await store.read_searching(customer_id) is None
+
+
+async def test_a_generation_for_a_query_is_kept_apart_and_for_an_hour(store: Store) -> None:
+    await append(store, purchase(1))
+    assert await store.put_generation("a", written(mark="of a query"), searching=True)
+    assert (await store.read("a")).generation is None
+    assert await store.put_generation("a", written())
+    assert (await store.read_searching("a")) == written(mark="of a query")
+    assert await store.read_searching("nobody") is None
+
+
+async def test_a_generation_of_a_later_moment_stays(store: Store) -> None:
+    """It counts when the customer's events were read, not who was done first."""
+    await append(store, click(1))
+    slow, quick = written(at=110, seconds=9), written(at=104.5, seconds=0.25, article_id="of more events")
+    for searching in (False, True):
+        assert await store.put_generation("a", quick, searching)
+        assert not await store.put_generation("a", slow, searching)
+        assert await store.put_generation("a", replace(quick, title="again"), searching)
+    assert (await store.read("a")).generation == replace(quick, title="again") == await store.read_searching("a")
+
+
+@pytest.mark.parametrize("searching", [False, True])
+async def test_a_generation_brings_no_erased_customer_back(store: Store, searching: bool) -> None:
+    assert not await store.put_generation("nobody", written(), searching)
+    await append(store, purchase(1), click(1))
+    assert await store.put_generation("a", written(), searching)
+    assert await store.erase("a")
+    assert ((await store.read("a")).generation, await store.read_searching("a")) == (None, None)
+    assert not await store.put_generation("a", written(), searching)
+    assert not await store.erase("a")
+
+
+async def test_a_generation_of_before_an_erase_is_not_the_new_customers(store: Store) -> None:
+    """Whoever comes back under the id is somebody else, whether they had bought or only looked before."""
+    await append(store, purchase(1), click(1))
+    log = (await store.read_log("a")).revision.log
+    bought, looked, both = Footing(log, ""), Footing(0, "c1"), Footing(log, "c1")
+    for footing in (bought, looked, both):
+        assert await store.put_generation("a", written(), footing=footing)
+    await append(store, purchase(2), click(2))
+    for footing in (bought, looked, both):
+        assert await store.put_generation("a", written(), footing=footing)
+    await store.erase("a")
+    await append(store, purchase(3), click(3))
+    for footing in (bought, looked, both):
+        assert not await store.put_generation("a", written(), footing=footing)
+    assert (await store.read("a")).generation is None
+    assert await store.put_generation("a", written(), footing=Footing(0, "c3"))
+
+
+async def test_the_mark_tells_every_change_of_log_session_and_query(store: Store) -> None:
+    marks: list[str] = []
+
+    async def note() -> None:
+        view, log = await store.read("a"), await store.read_log("a")
+        again = await store.read("a")
+        for query in (None, "", "red dress", "c1"):
+            mark = session_mark(log.revision, again.session, query)
+            assert mark == view_mark(replace(view, revision=log.revision), query)
+            marks.append(mark)
+
+    await note()
+    for event in (click(2), click(1), purchase(1), purchase(1, event_id="r", type="return")):
+        await append(store, event)
+        await note()
+    await store.erase("a")
+    await append(store, click(2))
+    await append(store, purchase(1))
+    await note()
+    assert len(set(marks)) == len(marks) == 24
+    assert all(len(mark) == 24 for mark in marks)
+
+
+async def test_what_changes_nothing_keeps_the_mark(store: Store) -> None:
+    await append(store, click(1), purchase(1), expected=NO_LOG, state=state_of([purchase(1)]))
+    before = await store.read("a")
+    assert await append(store, click(1), purchase(1)) == (False, False)
+    assert await store.put_generation("a", written())
+    assert view_mark(await store.read("a")) == view_mark(before)
+    assert view_mark(await store.read("a")) == session_mark((await store.read_log("a")).revision, before.session)
