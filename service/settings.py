@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from model_store.errors import InvalidConfig
 
@@ -95,8 +104,39 @@ class Settings(BaseModel):
     )
     llm_url: Annotated[str, AfterValidator(_llm_url)] | None = Field(
         None,
-        description="OpenAI-compatible API of the language model, or 'off' for none. Unset: embedded. No bundle of "
-        "this release holds a language model, so that the setting has no effect yet and generation is always 'none'.",
+        description="OpenAI-compatible API of a vLLM that serves the bundle's llm folder, or 'off' for no language "
+        "model: nothing is generated then. Unset: each generator runs the bundle's embedded one.",
+    )
+    llm_api_key: SecretStr | None = Field(None, description="Key that the API of MODISTE_LLM_URL asks for.")
+    llm_timeout: float = Field(
+        15.0,
+        ge=0.1,
+        le=600,
+        description="Seconds after which one generation counts as failed; it is tried again later.",
+    )
+    llm_concurrency: int = Field(
+        8, ge=1, le=1_000, description="Generations that each generator asks MODISTE_LLM_URL for at once. Embedded: 1."
+    )
+    generators: int = Field(
+        1,
+        ge=0,
+        le=64,
+        description="Processes that let the language model write, started where a bundle holds one. 0: none here; "
+        "'python -m service.generation.worker' runs one elsewhere, over the same Redis and bundles.",
+    )
+    generation_debounce: float = Field(
+        0.3,
+        ge=0,
+        le=60,
+        description="Seconds from a customer's event to the writing that it asks for: what else happens until then "
+        "goes into the same one.",
+    )
+    generation_queue: int = Field(
+        10_000, ge=1, le=10_000_000, description="Most customers that wait for a generation; beyond, the oldest go."
+    )
+    log_prompts: bool = Field(
+        False,
+        description="Log every prompt and what was written to it. They tell what customers do: for debugging only.",
     )
     api_keys: Annotated[tuple[bytes, ...], BeforeValidator(_digests)] = Field(
         (),

@@ -51,6 +51,21 @@ def test_keys_are_kept_as_digests_only() -> None:
     assert KEY not in repr(settings)
 
 
+def test_generation_is_set() -> None:
+    settings = read(llm_url="off", llm_timeout="2.5", llm_concurrency="32", generators="0", generation_debounce="0")
+    assert (settings.llm_url, settings.llm_timeout, settings.llm_concurrency) == ("off", 2.5, 32)
+    assert (settings.generators, settings.generation_debounce, settings.generation_queue) == (0, 0.0, 10_000)
+    assert not settings.log_prompts
+    assert read(log_prompts="true").log_prompts
+
+
+def test_the_language_models_key_is_not_shown() -> None:
+    settings = read(llm_api_key=KEY)
+    assert settings.llm_api_key is not None
+    assert settings.llm_api_key.get_secret_value() == KEY
+    assert KEY not in f"{settings!r} {settings} {settings.model_dump_json()}"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -64,6 +79,9 @@ def test_keys_are_kept_as_digests_only() -> None:
         ("api_keys", "sha256:abcd", "MODISTE_API_KEYS: a key written as sha256:… needs 64 hexadecimal digits"),
         ("log_level", "loud", "MODISTE_LOG_LEVEL: Input should be 'debug', 'info', 'warning' or 'error'"),
         ("redis_timeout", "0.1", "MODISTE_REDIS_TIMEOUT: Input should be greater than or equal to 0.3"),
+        ("generators", "-1", "MODISTE_GENERATORS: Input should be greater than or equal to 0"),
+        ("llm_timeout", "0", "MODISTE_LLM_TIMEOUT: Input should be greater than or equal to 0.1"),
+        ("log_prompts", "perhaps", "MODISTE_LOG_PROMPTS: Input should be a valid boolean"),
         ("max_batch", "1001", "MODISTE_MAX_BATCH: Input should be less than or equal to 1000"),
     ],
 )
