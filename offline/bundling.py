@@ -32,6 +32,7 @@ from model_store.graphs import Float32, Graphs, Memory, StyleLstm, encode_articl
 from model_store.records import Article
 from model_store.time_features import TimeSpec, encode_history
 from offline import onnx_graphs
+from offline.generation_bundling import GeneratingHalf
 from offline.models.fashion_dna import FashionDnaNetwork
 from offline.models.residual import ResidualNetwork
 from offline.models.style_lstm import StyleLstmNetwork
@@ -87,6 +88,7 @@ class Contents:
     catalogue: Catalogue
     golden: GoldenCases
     probes: Sequence[RawArticle]
+    generating: GeneratingHalf | None = None
 
 
 def write_bundle(store: Path, contents: Contents) -> Bundle:
@@ -101,6 +103,8 @@ def write_bundle(store: Path, contents: Contents) -> Bundle:
         graphs = open_graphs(staged)
         parity = _parity(contents, graphs)
         _refuse_difference(parity)
+        if contents.generating is not None:
+            contents.generating.copy_into(stage)
         _write_tables(stage, contents)
         golden.check(staged, graphs)
         update = {"parity": parity, "parameters": {**manifest.parameters, **contents.networks.parameters()}}
@@ -126,7 +130,9 @@ def _write_tables(stage: Path, contents: Contents) -> None:
             for case in cases.customers
         ]
     )
-    golden.write_golden(stage, cases, dna, style)
+    generating = contents.generating
+    text, query = (None, None) if generating is None else (generating.text, generating.query)
+    golden.write_golden(stage, cases, dna, style, text, query)
 
 
 def golden_steps(spec: TimeSpec, catalogue: Catalogue, case: GoldenCustomer) -> Float32:

@@ -20,6 +20,7 @@ from model_store.time_features import TimeSpec
 from offline.article_tables import load_networks
 from offline.bundling import Catalogue, Contents, Networks, RawArticle, write_bundle
 from offline.config import Config
+from offline.generation_bundling import GeneratingHalf, gather_generating_half
 from offline.identity import run_digest
 from offline.progress import Progress
 from offline.run import Run, Split
@@ -58,6 +59,7 @@ def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Pro
     dna = run.load_arrays("article_dna")["dna"]
     catalogue = Catalogue(data.article_ids, _fingerprints(data, progress), dna)
     purchases = data.purchases(known_at=split.cutoff)
+    generating = gather_generating_half(run, data, split)
     manifest = Manifest(
         version=version,
         created=created,
@@ -65,16 +67,26 @@ def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Pro
         article_spec=run.load_model("article_spec", ArticleSpec),
         time_spec=run.load_model("time_spec", TimeSpec),
         blend=run.load_model("blend", Blend),
+        generation=None if generating is None else generating.spec,
         image_encoder=run.existing("residual/source.txt").read_text(encoding="utf-8").strip(),
-        parameters={"static": sum(array.size for array in run.load_arrays("static").values())},
+        parameters=_parameters(run, generating),
         metrics=_metrics(run),
         config=run.load_model("config", Config).model_dump(mode="json"),
     )
     probes = list(_raw_articles(data, _probe_rows(len(data.article_ids))))
     golden = GoldenCases(
-        articles=tuple(golden_articles(probes)), customers=tuple(golden_customers(data, purchases, split.cutoff))
+        articles=tuple(golden_articles(probes)),
+        customers=tuple(golden_customers(data, purchases, split.cutoff)),
+        sessions=generating.sessions if generating else (),
+        texts=generating.texts if generating else (),
+        queries=generating.queries if generating else (),
     )
-    return Contents(manifest, Networks(*load_networks(run)), catalogue, golden, probes)
+    return Contents(manifest, Networks(*load_networks(run)), catalogue, golden, probes, generating)
+
+
+def _parameters(run: Run, generating: GeneratingHalf | None) -> dict[str, int]:
+    static = {"static": sum(array.size for array in run.load_arrays("static").values())}
+    return static if generating is None else static | {"language_model": generating.spec.language_model.parameters}
 
 
 def _card(data: DataSet, split: Split, purchases: Purchases) -> DataSetCard:

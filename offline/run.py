@@ -34,6 +34,8 @@ from safetensors.numpy import load_file, save_file
 from model_store.errors import InvalidConfig
 
 Model = TypeVar("Model", bound=BaseModel)
+FOLDER = "generation"
+"""Folder of a run that holds its generating half, just as a bundle does."""
 
 
 class Split(BaseModel):

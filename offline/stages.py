@@ -60,26 +60,26 @@ STYLE_STAGES = (
 GENERATION_STAGES = (
     StageSpec(
         "title_encoder",
-        ("title_encoder.safetensors", "title_tokenizer.json", "title_embeddings.safetensors"),
+        ("generation/title_encoder.onnx", "generation/title_tokenizer.json", "generation/titles.safetensors"),
         (),
         ("generation.title_encoder",),
     ),
-    StageSpec("id_embeddings", ("id_embeddings.safetensors",), (), ("generation.id_embeddings",)),
+    StageSpec("id_embeddings", ("generation/ids.safetensors",), (), ("generation.id_embeddings",)),
     StageSpec(
         "query_memory",
-        ("query_memory.json", "query_memory.safetensors"),
+        ("generation/query_memory.json", "generation/query_memory.safetensors"),
         ("title_encoder",),
         ("generation.query_memory",),
     ),
     StageSpec(
         "base_model",
-        ("base_model.json",),
+        ("base",),
         ("query_memory",),
-        ("generation.language_model.base", "generation.language_model.stand_in"),
+        ("generation.sessions.actions", "generation.language_model"),
     ),
     StageSpec(
         "language_model",
-        ("generation.json", "llm", "llm_embedded", "effects.json"),
+        ("adapter", "generation/llm", "generation/llm_embedded", "generation/spec.json", "effects.json"),
         ("base_model", "id_embeddings"),
         ("generation.mixup", "generation.sessions", "generation.language_model"),
     ),
