@@ -20,9 +20,10 @@ from model_store.popularity import trend_score
 from model_store.records import Event, EventType
 from service.breaker import Breaker
 from service.engine.filters import EVERYTHING, Filters
-from service.engine.index import ArticleIndex, Float32
+from service.engine.index import ArticleIndex
 from service.engine.ranking import RankedArticle, Strategy, Taste
 from service.engine.similar import similar
+from service.engine.space import Float32
 from service.engine.trending import TrendSnapshot
 from service.errors import StoreUnavailable, UnknownArticle
 from service.live import Live

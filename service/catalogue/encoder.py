@@ -19,7 +19,7 @@ from model_store.graphs import encode_articles, open_graphs
 from model_store.records import Article
 from service.catalogue.pictures import kept_picture
 from service.catalogue.records import Float32, StoredArticle
-from service.engine.index import InvalidVector, check_vectors
+from service.engine.space import InvalidVector, check_vectors
 from service.engine.style import bundle_stamp
 
 BATCH = 64

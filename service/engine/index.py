@@ -1,9 +1,9 @@
 """The articles of one bundle in memory, and the exact search for those that lie nearest to a vector.
 
 Search is maximum inner product: a customer's style d against Fashion DNA f gives the intent of purchase f·d (Zalando
-2017, §2.3). The answer is exact: whatever the approximate scan proposes is scored again, and accepted only where an
-error bound proves that nothing better was left out. Filters apply inside the search, so that a narrow one still gets
-all the answers there are.
+2017, §2.3); a generated title or a query against the titles, all of length 1, gives their cosine (Amazon 2024, §4.4).
+The answer is exact (``service.engine.space``). Filters apply inside the search, so that a narrow one still gets all the
+answers there are.
 
 Rows [0, S) hold what is in stock, rows [S, N) the rest. A change of stock swaps two rows, so the common search scans
 one dense block and needs no mask; nothing is ever tombstoned, and nothing needs compaction.
@@ -13,41 +13,42 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import repeat
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from model_store import DNA_SIZE
-from model_store.errors import ModisteError
 from model_store.records import Article
 from service.engine.filters import EVERYTHING, FACETS, Filters
-from service.engine.scan import QuantisedScan
+from service.engine.space import (
+    NO_ROWS,
+    SCAN_FROM,
+    SIZE,
+    Few,
+    Float32,
+    InvalidVector,
+    Many,
+    Rows,
+    Space,
+    check_vectors,
+)
 
-Float32 = NDArray[np.float32]
-Rows = NDArray[np.int64]
+Kind = Literal["dna", "title"]
+"""Which vectors are searched: Fashion DNA, or the titles' embeddings."""
+
 _Number = TypeVar("_Number", bound=np.generic)
-
-MAX_COMPONENT = 1e9
-"""Largest magnitude of a vector's component: far beyond any model's output, and safe against overflow."""
 
 PUBLIC_FIELDS = ("article_id", "title", "category", "brand", "colour", "price", "image")
 """What an answer says of an article (design §7)."""
 
 _MIN_CAPACITY = 1024
-_ROUNDING = DNA_SIZE * 2.0**-23  # a float32 sum of 128 products errs by less than this times both norms
-_SCAN_FROM = 4_096  # rows: for fewer, plain sums are as quick
 _FEW = 0.1  # of what is in stock: below that, summing the allowed rows alone is quicker than scanning all
 _MAX_CACHED_FILTERS = 128
 _JOURNAL, _MOST_TOUCHED = 256, 4_096  # changes whose articles are remembered, and how many articles of each
-
-
-class InvalidVector(ModisteError):
-    """A vector has the wrong shape, or components that are not finite."""
 
 
 class Ranked(NamedTuple):
@@ -57,54 +58,35 @@ class Ranked(NamedTuple):
     scores: Float32  # (k)
 
 
-def check_vectors(vectors: NDArray[np.floating], what: str) -> Float32:
-    """``vectors`` (…, 128) as contiguous float32. Raises InvalidVector, naming ``what``, where they cannot be used."""
-    array = np.ascontiguousarray(vectors, dtype=np.float32)
-    if array.shape[-1:] != (DNA_SIZE,):
-        raise InvalidVector(f"{what}: has shape {array.shape} instead of (…, {DNA_SIZE})")
-    if not (array.max(initial=0.0) <= MAX_COMPONENT and array.min(initial=0.0) >= -MAX_COMPONENT):  # nor may it be NaN
-        raise InvalidVector(f"{what}: holds NaN, infinity or a component beyond {MAX_COMPONENT:g}")
-    return array
-
-
 def public_json(article: Article) -> bytes:
     """The article as answers show it: one JSON object with ``PUBLIC_FIELDS``."""
     # A copy: what orjson returns keeps the whole buffer that it was written into, some KB.
     return bytes(memoryview(orjson.dumps({field: getattr(article, field) for field in PUBLIC_FIELDS})))
 
 
-@dataclass(frozen=True)
-class _Few:
-    """Allowed rows, ascending."""
-
-    rows: Rows
-
-
-@dataclass(frozen=True)
-class _Many:
-    """Allowed rows as bits (little-endian)."""
-
-    bitmap: NDArray[np.uint8]
-
-    @property
-    def rows(self) -> Rows:
-        """The same, ascending."""
-        return np.flatnonzero(np.unpackbits(self.bitmap, bitorder="little"))
-
-
-_NOBODY = _Few(np.zeros(0, np.int64))
+_NOBODY = Few(NO_ROWS)
 
 
 class ArticleIndex:
-    """Articles with vectors, facets, prices and stock. For one thread; a search sees every change made before it."""
+    """Articles with vectors, facets, prices and stock. For one thread; a search sees every change made before it.
 
-    def __init__(self, scan_from: int = _SCAN_FROM) -> None:
+    ``titles``: whether articles come with title embeddings, too. ``place_of`` names an article's place in a table that
+    lies elsewhere (``service.engine.ids``); what it does not name has none.
+    """
+
+    def __init__(
+        self, scan_from: int = SCAN_FROM, *, titles: bool = False, place_of: Mapping[str, int] | None = None
+    ) -> None:
         self.revision = 0  # counts changes; rows are valid within one revision
         self._row_of: dict[str, int] = {}
         self._ids: list[str] = []
         self._json: list[bytes] = []
         self._in_stock = 0  # S
-        self._vectors: Float32 = np.zeros((_MIN_CAPACITY, DNA_SIZE), np.float32)
+        self._capacity = _MIN_CAPACITY
+        self._dna = Space(np.zeros((_MIN_CAPACITY, SIZE), np.float32), scan_from)
+        self._titles = Space(np.zeros((_MIN_CAPACITY, SIZE), np.float32), scan_from) if titles else None
+        self._place_of = place_of or {}
+        self._places: NDArray[np.int32] = np.zeros(_MIN_CAPACITY, np.int32)  # -1 where there is none
         self._prices: NDArray[np.float64] = np.zeros(_MIN_CAPACITY, np.float64)  # NaN where unknown
         self._created: NDArray[np.int64] = np.zeros(_MIN_CAPACITY, np.int64)  # -1 where unknown
         self._codes: dict[str, NDArray[np.int32]] = {
@@ -112,10 +94,7 @@ class ArticleIndex:
         }  # 0 where unknown
         self._code_of: dict[str, dict[str, int]] = {facet: {} for facet in FACETS}
         self._remembered: dict[str, Float32] = {}
-        self._max_norm = 0.0
-        self._allowed: dict[Filters, _Few | _Many] = {}
-        self._scan_from = scan_from
-        self._scan: QuantisedScan | None = None  # of all rows, once there are many
+        self._allowed: dict[Filters, Few | Many] = {}
         self._touched: set[str] = set()
         self._journal: deque[tuple[int, frozenset[str]]] = deque(maxlen=_JOURNAL)
 
@@ -140,8 +119,16 @@ class ArticleIndex:
         row = self._row_of.get(article_id)
         if row is None:
             return self._remembered.get(article_id)
-        dna: Float32 = self._vectors[row].copy()
-        return dna
+        return self._dna.one(row)
+
+    def title_of(self, article_id: str) -> str | None:
+        """The title of a live article."""
+        row = self._row_of.get(article_id)
+        return None if row is None else str(orjson.loads(self._json[row])["title"])
+
+    def title_vectors_of(self, article_ids: Sequence[str]) -> Float32:
+        """Title embeddings float32 (N, 128) of live articles."""
+        return self._space("title").of(np.array([self._row_of[article_id] for article_id in article_ids], np.int64))
 
     def article_json(self, article_id: str) -> bytes | None:
         """The article's public fields as one JSON object, or None where it is not live."""
@@ -162,16 +149,24 @@ class ArticleIndex:
 
     # Changes
 
-    def upsert(self, article: Article, dna: Float32, in_stock: bool) -> None:
+    def upsert(self, article: Article, dna: Float32, in_stock: bool, title: Float32 | None = None) -> None:
         """Add an article, or replace all that is known of it. Raises InvalidVector and changes nothing."""
-        self.upsert_many([article], np.asarray(dna)[None], [in_stock])
+        self.upsert_many(
+            [article], np.asarray(dna)[None], [in_stock], None if title is None else np.asarray(title)[None]
+        )
 
-    def upsert_many(self, articles: Sequence[Article], dna: Float32, in_stock: Sequence[bool]) -> None:
-        """Add or replace articles, ``dna`` float32 (N, 128); of an id that repeats, the last one stays.
+    def upsert_many(
+        self, articles: Sequence[Article], dna: Float32, in_stock: Sequence[bool], titles: Float32 | None = None
+    ) -> None:
+        """Add or replace articles; of an id that repeats, the last one stays.
 
-        Raises InvalidVector, naming the first article at fault, and changes nothing.
+        ``dna`` float32 (N, 128), and where the index has them ``titles`` float32 (N, 128), each of length 1. Raises
+        InvalidVector, naming the first article at fault, and changes nothing.
         """
-        vectors = self._check_dna(articles, dna)
+        vectors = _checked(articles, dna, "Fashion DNA")
+        if (titles is None) is not (self._titles is None):
+            raise ValueError("title embeddings come with every article, or with none")
+        texts = None if titles is None else _checked(articles, titles, "title embedding")
         if len(in_stock) != len(articles):
             raise ValueError(f"{len(articles)} articles with {len(in_stock)} stock flags")
         last = {article.article_id: place for place, article in enumerate(articles)}
@@ -182,7 +177,9 @@ class ArticleIndex:
         self._append([articles[place].article_id for place in new])
         places = [*known, *new]
         if places:
-            self._write([articles[place] for place in places], vectors[places])
+            self._write(
+                [articles[place] for place in places], vectors[places], None if texts is None else texts[places]
+            )
         self._admit(first, sum(in_stock[place] for place in new))
         for place in known:
             self._set_stock(articles[place].article_id, in_stock[place])
@@ -201,7 +198,7 @@ class ArticleIndex:
         row = self._row_of.get(article_id)
         if row is None:
             return False
-        self._remembered[article_id] = self._vectors[row].copy()
+        self._remembered[article_id] = self._dna.one(row)
         self._set_stock(article_id, False)
         self._swap(np.array([self._row_of[article_id]]), np.array([len(self._ids) - 1]))
         self._touched.add(article_id)
@@ -215,27 +212,19 @@ class ArticleIndex:
         """Know the DNA of an article that is not live, for the histories that hold it."""
         self._remembered[article_id] = check_vectors(dna, f"article '{article_id}'")
 
-    def _check_dna(self, articles: Sequence[Article], dna: Float32) -> Float32:
-        try:
-            vectors = check_vectors(dna, "Fashion DNA")
-        except InvalidVector:
-            for article, vector in zip(articles, dna, strict=False):
-                check_vectors(vector, f"Fashion DNA of article '{article.article_id}'")
-            raise
-        if vectors.shape != (len(articles), DNA_SIZE):
-            raise InvalidVector(f"Fashion DNA: has shape {vectors.shape} for {len(articles)} articles")
-        return vectors
-
     def _reserve(self, rows: int) -> None:
-        if rows <= len(self._vectors):
+        if rows <= self._capacity:
             return
-        capacity = max(rows, len(self._vectors) + len(self._vectors) // 4)
-        self._vectors = _grown(self._vectors, capacity)
+        self._capacity = capacity = max(rows, self._capacity + self._capacity // 4)
+        for space in self._spaces():
+            space.grow(capacity)
+        self._places = _grown(self._places, capacity)
         self._prices = _grown(self._prices, capacity)
         self._created = _grown(self._created, capacity)
         self._codes = {facet: _grown(codes, capacity) for facet, codes in self._codes.items()}
-        if self._scan is not None:
-            self._scan.grow(capacity)
+
+    def _spaces(self) -> list[Space]:
+        return [self._dna] if self._titles is None else [self._dna, self._titles]
 
     def _append(self, article_ids: Sequence[str]) -> None:
         """Make rows for new articles at the end, out of stock for now."""
@@ -246,7 +235,7 @@ class ArticleIndex:
             self._json.append(b"")
             self._remembered.pop(article_id, None)
 
-    def _write(self, articles: Sequence[Article], vectors: Float32) -> None:
+    def _write(self, articles: Sequence[Article], dna: Float32, titles: Float32 | None) -> None:
         """Set all but the stock of articles that have rows."""
         self._touched.update(article.article_id for article in articles)
         rows = np.array([self._row_of[article.article_id] for article in articles])
@@ -256,13 +245,10 @@ class ArticleIndex:
         self._created[rows] = [-1 if article.created_at is None else article.created_at for article in articles]
         for facet, codes in self._codes.items():
             codes[rows] = [self._code(facet, getattr(article, facet)) for article in articles]
-        self._vectors[rows] = vectors
-        self._max_norm = max(self._max_norm, float(np.sqrt(np.vecdot(vectors, vectors, dtype=np.float64).max())))
-        size = len(self._ids)
-        if self._scan is not None and not self._scan.worn(size):
-            self._scan.write(rows, vectors)
-        elif size >= self._scan_from:
-            self._scan = QuantisedScan(self._vectors, size)
+        self._places[rows] = [self._place_of.get(article.article_id, -1) for article in articles]
+        self._dna.write(rows, dna, len(self._ids))
+        if self._titles is not None and titles is not None:
+            self._titles.write(rows, titles, len(self._ids))
 
     def _code(self, facet: str, value: str | None) -> int:
         if value is None:
@@ -290,11 +276,11 @@ class ArticleIndex:
     def _swap(self, ones: Rows, others: Rows) -> None:
         """Exchange rows pairwise; none occurs in two pairs."""
         to, from_ = np.concatenate([ones, others]), np.concatenate([others, ones])
-        columns: list[NDArray[Any]] = [self._vectors, self._prices, self._created, *self._codes.values()]
+        columns: list[NDArray[Any]] = [self._places, self._prices, self._created, *self._codes.values()]
         for array in columns:
             array[to] = array[from_]
-        if self._scan is not None:
-            self._scan.move(to, from_)
+        for space in self._spaces():
+            space.move(to, from_)
         for one, other in zip(ones.tolist(), others.tolist(), strict=True):
             self._ids[one], self._ids[other] = self._ids[other], self._ids[one]
             self._json[one], self._json[other] = self._json[other], self._json[one]
@@ -319,64 +305,36 @@ class ArticleIndex:
 
     # Search
 
-    def search(self, vector: Float32, k: int, filters: Filters = EVERYTHING) -> Ranked:
+    def search(self, vector: Float32, k: int, filters: Filters = EVERYTHING, by: Kind = "dna") -> Ranked:
         """The ``k`` articles in stock that pass ``filters`` with the highest inner product with ``vector`` (128).
 
         Fewer where fewer pass. Raises InvalidVector.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
-        query = check_vectors(vector, "query vector")
-        excluded = self._excluded(filters)
+        query, space = check_vectors(vector, "query vector"), self._space(by)
         allowed = self._allowed_by(filters)
         if allowed is _NOBODY:
             return Ranked((), np.zeros(0, np.float32))
-        if self._scan is not None and not isinstance(allowed, _Few):
-            found = self._scanned(query, k, allowed, excluded)
-            if found is not None:
-                return found
-        return self._summed(query, k, allowed, excluded)
+        found = space.candidates(query, k, self._in_stock, allowed, self._excluded(filters))
+        return self.ranked(*found, k)
 
     def search_many(self, vectors: Float32, k: int, filters: Filters = EVERYTHING) -> list[Ranked]:
         """``search`` for each row of ``vectors`` float32 (B, 128)."""
         return [self.search(vector, k, filters) for vector in vectors]
 
-    def _scanned(self, query: Float32, k: int, allowed: _Many | None, excluded: Rows) -> Ranked | None:
-        """The answer by the quantised scan, or None where that cannot prove one: ties, or a margin too wide."""
-        assert self._scan is not None
-        bitmap = None if allowed is None else allowed.bitmap
-        for widening in (3, 12):
-            wanted = widening * (k + len(excluded)) + 32
-            if wanted >= self._in_stock:
-                return None
-            rows, bound = self._scan.propose(query, wanted, self._in_stock, bitmap)
-            if len(excluded):
-                rows = rows[~np.isin(rows, excluded)]
-            found = self.ranked(rows, self.scores(rows, query), k)
-            # A score below the bound can round up to a float32 just above it, but no further.
-            if bound == -np.inf or (len(rows) >= k and bound < np.nextafter(found.scores[-1], np.float32(-np.inf))):
-                return found
-        return None
-
-    def _summed(self, query: Float32, k: int, allowed: _Few | _Many | None, excluded: Rows) -> Ranked:
-        """The answer by float32 sums over all that is allowed, those within a rounding error of the best k kept."""
-        if allowed is None:
-            rows, approximate = np.arange(self._in_stock), self._vectors[: self._in_stock] @ query
-        else:
-            rows = allowed.rows
-            approximate = self._vectors.take(rows, axis=0) @ query
-        if len(excluded):
-            keep = ~np.isin(rows, excluded)
-            rows, approximate = rows[keep], approximate[keep]
-        if k < len(rows):
-            rows = rows[within_reach(approximate, k, self.rounding(query))]
-        return self.ranked(rows, self.scores(rows, query), k)
+    def _space(self, kind: Kind) -> Space:
+        if kind == "dna":
+            return self._dna
+        if self._titles is None:
+            raise ValueError("this index holds no title embeddings")
+        return self._titles
 
     def rounding(self, query: Float32) -> float:
-        """How far a float32 inner product of ``query`` with an article may lie from the exact one."""
-        return _ROUNDING * float(np.linalg.norm(query.astype(np.float64))) * self._max_norm
+        """How far a float32 inner product of ``query`` with a Fashion DNA may lie from the exact one."""
+        return self._dna.rounding(query)
 
-    def _allowed_by(self, filters: Filters) -> _Few | _Many | None:
+    def _allowed_by(self, filters: Filters) -> Few | Many | None:
         """Rows in stock that pass the facets and prices of ``filters``; None where all do."""
         if not filters.narrows:
             return None if self._in_stock else _NOBODY
@@ -388,13 +346,13 @@ class ArticleIndex:
             mask = self._matches(key, slice(0, self._in_stock))
             rows = np.flatnonzero(mask)
             few = len(rows) <= self._in_stock * _FEW
-            allowed = _Few(rows) if few else _Many(np.packbits(mask, bitorder="little"))
+            allowed = Few(rows) if few else Many.of(mask)
             self._allowed[key] = allowed if len(rows) else _NOBODY
         return self._allowed[key]
 
     def _excluded(self, filters: Filters) -> Rows:
         if not filters.exclude:
-            return _NOBODY.rows
+            return NO_ROWS
         rows = self.rows_of(filters.exclude)
         return rows[rows >= 0]
 
@@ -413,18 +371,35 @@ class ArticleIndex:
         rows[rows >= self._in_stock] = -1
         return rows
 
+    def allowed_rows(self, filters: Filters) -> Rows:
+        """The rows of all that is in stock and passes ``filters``, ``exclude`` included; ascending."""
+        allowed = self._allowed_by(filters)
+        rows = np.arange(self._in_stock) if allowed is None else allowed.rows
+        excluded = self._excluded(filters)
+        return rows[~np.isin(rows, excluded)] if len(excluded) else rows
+
+    def allowed_among(self, article_ids: Collection[str], filters: Filters) -> Rows:
+        """The rows of those of ``article_ids`` that are in stock and pass ``filters``, ``exclude`` included."""
+        rows = self.rows_of(article_ids)
+        rows = rows[rows >= 0]
+        passes = self.passes(rows, filters)
+        return rows if passes is None else rows[passes]
+
+    def places_of(self, rows: Rows) -> NDArray[np.int32]:
+        """The articles' places in the table that ``place_of`` speaks of, int32 (len(rows)), -1 where there is none."""
+        return self._places[rows]
+
     def vectors_of(self, rows: Rows) -> Float32:
-        """A copy of the vectors, float32 (len(rows), 128)."""
-        return self._vectors.take(rows, axis=0)
+        """A copy of the Fashion DNA, float32 (len(rows), 128)."""
+        return self._dna.of(rows)
 
     def ids_of(self, rows: Rows) -> list[str]:
         """Article ids of rows."""
         return [self._ids[row] for row in rows.tolist()]
 
-    def scores(self, rows: Rows, query: Float32) -> Float32:
+    def scores(self, rows: Rows, query: Float32, by: Kind = "dna") -> Float32:
         """Inner products float32 (len(rows)), summed in float64, so that they do not depend on what else is asked."""
-        products: Float32 = (self._vectors[rows].astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
-        return products
+        return self._space(by).scores(rows, query)
 
     def ranked(self, rows: Rows, scores: Float32, k: int) -> Ranked:
         """The best ``k`` of rows with their scores, in answer order."""
@@ -455,12 +430,17 @@ class ArticleIndex:
         return passes
 
 
-def within_reach(approximate: Float32, k: int, error: float) -> Rows:
-    """Places that may belong to the best ``k``, where each value may err by ``error``; ascending."""
-    if k >= len(approximate):
-        return np.arange(len(approximate))
-    threshold = float(np.partition(approximate, len(approximate) - k)[len(approximate) - k])
-    return np.flatnonzero(approximate >= threshold - 2 * error)
+def _checked(articles: Sequence[Article], vectors: Float32, what: str) -> Float32:
+    """``vectors`` (N, 128) of N ``articles``. Raises InvalidVector, naming the first article at fault."""
+    try:
+        checked = check_vectors(vectors, what)
+    except InvalidVector:
+        for article, vector in zip(articles, vectors, strict=False):
+            check_vectors(vector, f"{what} of article '{article.article_id}'")
+        raise
+    if checked.shape != (len(articles), SIZE):
+        raise InvalidVector(f"{what}: has shape {checked.shape} for {len(articles)} articles")
+    return checked
 
 
 def _grown(array: NDArray[_Number], capacity: int) -> NDArray[_Number]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from service.engine.filters import EVERYTHING, Filters
-from service.engine.index import ArticleIndex, Float32, Ranked
+from service.engine.index import ArticleIndex, Ranked
+from service.engine.space import Float32
 
 
 def similar(index: ArticleIndex, dna: Float32, k: int, filters: Filters = EVERYTHING) -> Ranked:

@@ -44,6 +44,7 @@ class Entry:
     article: Article
     dna: np.ndarray
     in_stock: bool
+    title: np.ndarray | None = None
 
 
 @dataclass
@@ -56,8 +57,8 @@ class Shop:
     def allowed(self, wanted: Filters) -> list[Entry]:
         return [entry for entry in self.live.values() if entry.in_stock and passes(entry.article, wanted)]
 
-    def best(self, query: np.ndarray, k: int, wanted: Filters) -> list[tuple[str, float]]:
-        scored = [(-float(entry.dna @ query), entry.article.article_id) for entry in self.allowed(wanted)]
+    def best(self, query: np.ndarray, k: int, wanted: Filters, by: str = "dna") -> list[tuple[str, float]]:
+        scored = [(-float(getattr(entry, by) @ query), entry.article.article_id) for entry in self.allowed(wanted)]
         return [(article_id, -score) for score, article_id in sorted(scored)[:k]]
 
 

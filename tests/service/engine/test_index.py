@@ -8,23 +8,25 @@ from hypothesis import strategies as st
 
 from model_store.records import Article
 from service.engine.filters import EVERYTHING, Filters
-from service.engine.index import ArticleIndex, InvalidVector
+from service.engine.index import ArticleIndex
+from service.engine.space import InvalidVector
 
 from . import shops
 from .shops import Entry, Shop, article
 
 changes = st.one_of(
-    st.tuples(st.just("upsert"), shops.articles, shops.vectors, st.booleans()),
+    st.tuples(st.just("upsert"), shops.articles, st.tuples(shops.vectors, shops.vectors), st.booleans()),
     st.tuples(st.just("remove"), st.integers(0, 30), st.none(), st.none()),
     st.tuples(st.just("stock"), st.integers(0, 30), st.none(), st.booleans()),
 )
 
 
 def apply(index: ArticleIndex, shop: Shop, change) -> None:
-    what, subject, dna, in_stock = change
+    what, subject, vectors, in_stock = change
     if what == "upsert":
-        index.upsert(subject, dna, in_stock)
-        shop.live[subject.article_id] = Entry(subject, dna, in_stock)
+        dna, title = vectors
+        index.upsert(subject, dna, in_stock, title)
+        shop.live[subject.article_id] = Entry(subject, dna, in_stock, title)
         shop.removed.pop(subject.article_id, None)
         return
     article_id = f"a{subject}"
@@ -42,14 +44,21 @@ def apply(index: ArticleIndex, shop: Shop, change) -> None:
 @settings(deadline=None, max_examples=150)
 @given(st.lists(changes, max_size=60), shops.vectors, st.integers(1, 40), shops.filters, st.sampled_from([1, 8, 99]))
 def test_search_equals_brute_force_after_any_changes(steps, query, k, wanted, scan_from):
-    index, shop = ArticleIndex(scan_from=scan_from), Shop()
+    places = {f"a{number}": number for number in range(0, 31, 2)}
+    index, shop = ArticleIndex(scan_from=scan_from, titles=True, place_of=places), Shop()
     for change in steps:
         apply(index, shop, change)
-    found = index.search(query, k, wanted)
-    assert list(zip(found.article_ids, found.scores.tolist(), strict=True)) == shop.best(query, k, wanted)
+    for by in ("dna", "title"):
+        found = index.search(query, k, wanted, by)
+        assert list(zip(found.article_ids, found.scores.tolist(), strict=True)) == shop.best(query, k, wanted, by)
+    rows = index.allowed_rows(wanted)
+    assert sorted(index.ids_of(rows)) == sorted(entry.article.article_id for entry in shop.allowed(wanted))
+    assert index.places_of(rows).tolist() == [places.get(article_id, -1) for article_id in index.ids_of(rows)]
     assert len(index) == len(shop.live)
     for article_id, entry in shop.live.items():
         assert (index.dna_of(article_id) == entry.dna).all()
+        assert (index.title_vectors_of([article_id])[0] == entry.title).all()
+        assert index.title_of(article_id) == entry.article.title
         assert orjson.loads(index.article_json(article_id))["price"] == entry.article.price
     for article_id, dna in shop.removed.items():
         assert (index.dna_of(article_id) == dna).all()
@@ -158,6 +167,20 @@ def test_shapes_are_checked():
         index.upsert(article(1), np.ones(64, np.float32), True)
     with pytest.raises(InvalidVector, match="for 1 articles"):
         index.upsert_many([article(1)], np.ones((2, 128), np.float32), [True])
+
+
+def test_titles_come_with_every_article_or_with_none():
+    ones = np.ones(128, np.float32)
+    with pytest.raises(ValueError, match="come with every article"):
+        ArticleIndex(titles=True).upsert(article(1), ones, True)
+    with pytest.raises(ValueError, match="come with every article"):
+        ArticleIndex().upsert(article(1), ones, True, ones)
+    with pytest.raises(ValueError, match="holds no title embeddings"):
+        ArticleIndex().search(ones, 1, EVERYTHING, "title")
+    index = ArticleIndex(titles=True)
+    with pytest.raises(InvalidVector, match="title embedding of article 'a1': holds NaN"):
+        index.upsert(article(1), ones, True, ones * np.float32(np.nan))
+    assert len(index) == 0
 
 
 def test_the_last_of_one_id_stays():

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_store.bundle import Blend
+from model_store.generation import IdEmbeddings
 from service.engine.filters import EVERYTHING, Filters
+from service.engine.ids import IdSpace
 from service.engine.index import ArticleIndex
+from service.engine.mixup import Intent, Mixup
 from service.engine.ranking import Ranker, Taste
 from service.engine.trending import NO_TREND, TrendSnapshot
 
@@ -219,3 +224,140 @@ def test_where_a_quarter_of_the_shop_is_new_newness_counts_for_nothing():
     trending = TrendSnapshot({"a1": 9.0}, since=1_000)
     answers = Ranker(Blend(trend=1.0)).rank(index, Taste(np.zeros(128, np.float32), cold=False), 4, trending=trending)
     assert [answer.score > 0 for answer in answers] == [True, False, False, False]
+
+
+# What was generated
+
+IDS = IdEmbeddings({"a1": 0, "a2": 1}, np.eye(2, 128, dtype=np.float32), np.eye(3, 128, dtype=np.float32)[2])
+titled_entries = st.lists(st.builds(Entry, shops.articles, shops.vectors, st.booleans(), shops.vectors), max_size=30)
+intents = st.builds(Intent, shops.vectors, st.none() | st.integers(0, 35).map(lambda i: f"a{i}"))
+
+
+def titled(entries: list[Entry], blend: Blend) -> tuple[ArticleIndex, Shop, Ranker]:
+    space = IdSpace(IDS)
+    index, shop = ArticleIndex(titles=True, place_of=space.place_of), Shop()
+    for entry in entries:
+        index.upsert(entry.article, entry.dna, entry.in_stock, entry.title)
+        shop.live[entry.article.article_id] = entry
+    return index, shop, Ranker(blend, Mixup(space))
+
+
+def gains(listed, weight: float) -> dict[str, np.float32]:
+    """What the places of a mixup list are worth, from the formula in ``Blend``."""
+    return {
+        name: np.float32(weight) * np.float32(math.log2(201 / rank) / math.log2(201))
+        for rank, name in enumerate(listed, 1)
+    }
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    titled_entries,
+    sales,
+    shops.vectors,
+    intents,
+    st.sampled_from([0.0, 0.3]),
+    st.sampled_from([0.0, 0.7, 20.0]),
+    questions,
+)
+def test_blended_with_an_intent_equals_scoring_everything_in_stock(
+    entries, sold, style, intent, trend, weight, question
+):
+    n, wanted = question
+    index, shop, ranker = titled(entries, Blend(trend=trend, generated=weight))
+    answers = ranker.rank(
+        index, Taste(style, cold=False), n, trending=TrendSnapshot(sold), filters=wanted, intent=intent
+    )
+    gained = gains(ranker.mixup(index, intent, wanted).article_ids, weight)
+
+    def score(entry: Entry) -> float:
+        sales_score = np.float32(trend) * np.log1p(np.float64(sold.get(entry.article.article_id, 0.0))).astype("f4")
+        return float(entry.dna @ style) + float(sales_score) + float(gained.get(entry.article.article_id, 0.0))
+
+    expected = sorted((score(entry) for entry in shop.allowed(wanted)), reverse=True)[:n]
+    np.testing.assert_allclose([answer.score for answer in answers], expected, atol=1e-5)
+    for answer in answers:
+        assert answer.score == pytest.approx(score(shop.live[answer.article_id]), abs=1e-5)
+
+
+@settings(deadline=None, max_examples=80)
+@given(titled_entries, sales, st.none() | shops.vectors, intents, st.sampled_from([0.0, 0.7]), questions)
+def test_a_cold_customers_mixup_list_gains_as_much_as_the_best_seller(entries, sold, style, intent, weight, question):
+    n, wanted = question
+    index, shop, ranker = titled(entries, Blend(trend=0.3, generated=weight))
+    answers = ranker.rank(index, Taste(style), n, trending=TrendSnapshot(sold), filters=wanted, intent=intent)
+    best_seller = math.log1p(max(sold.values())) if sold else 1.0
+    gained = gains(ranker.mixup(index, intent, wanted).article_ids, best_seller if weight else 0.0)
+
+    def score(entry: Entry) -> float:
+        name = entry.article.article_id
+        return math.log1p(sold.get(name, 0.0)) + float(gained.get(name, 0.0))
+
+    expected = sorted((score(entry) for entry in shop.allowed(wanted)), reverse=True)[:n]
+    np.testing.assert_allclose([answer.score for answer in answers], expected, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=80)
+@given(titled_entries, sales, shops.vectors.filter(np.any), intents, questions)
+def test_a_session_and_an_intent_add_up_for_a_cold_customer(entries, sold, session, intent, question):
+    n, wanted = question
+    index, shop, ranker = titled(entries, Blend(generated=0.1))
+    taste = Taste(cold=True, session=session)
+    answers = ranker.rank(index, taste, n, trending=TrendSnapshot(sold), filters=wanted, intent=intent)
+    gained = gains(ranker.mixup(index, intent, wanted).article_ids, 1.0)
+    top = math.log1p(max(sold.values())) if sold else 1.0
+
+    def score(entry: Entry) -> float:
+        name = entry.article.article_id
+        like = float(entry.dna @ session) / float(session @ session)
+        return like + math.log1p(sold.get(name, 0.0)) / top + float(gained.get(name, 0.0))
+
+    expected = sorted((score(entry) for entry in shop.allowed(wanted)), reverse=True)[:n]
+    np.testing.assert_allclose([answer.score for answer in answers], expected, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(titled_entries, sales, shops.vectors, intents, st.booleans(), questions)
+def test_generated_is_the_mixup_list_and_other_strategies_know_no_intent(entries, sold, style, intent, cold, question):
+    n, wanted = question
+    index, _, ranker = titled(entries, Blend(trend=0.3, generated=0.7))
+    taste, trending = Taste(style, cold=cold), TrendSnapshot(sold)
+
+    def rank(strategy, intent=intent):
+        return ranker.rank(index, taste, n, strategy=strategy, trending=trending, filters=wanted, intent=intent)
+
+    listed = ranker.mixup(index, intent, wanted).article_ids[:n]
+    assert pairs(rank("generated")) == [(name, pytest.approx(gain)) for name, gain in gains(listed, 1.0).items()]
+    assert [answer.sources for answer in rank("generated")] == [{"generated": rank + 1} for rank in range(len(listed))]
+    assert pairs(rank("generated", None)) == pairs(rank("blended", None))
+    for strategy in ("style", "trending"):
+        assert rank(strategy) == rank(strategy, None)
+
+
+def test_every_source_says_where_it_ranked_an_article():
+    index, _, ranker = titled([], Blend(trend=0.1, generated=1.0))
+    axes = np.eye(4, 128, dtype=np.float32)
+    for number in range(4):
+        index.upsert(article(number), axes[number], True, axes[number])
+    intent = Intent(axes[3], "a2")
+    trending = TrendSnapshot({"a1": 5.0})
+    answers = ranker.rank(index, Taste(axes[0], cold=False), 4, trending=trending, intent=intent)
+    assert {answer.article_id: answer.sources for answer in answers} == {
+        "a0": {"style": 1, "generated": 2},
+        "a1": {"style": 2, "trending": 1, "generated": 3},
+        "a2": {"style": 3, "generated": 1},
+        "a3": {"style": 4},  # the nearest title: its place in the list is the generated id's (§4.4)
+    }
+
+
+def test_a_weight_of_0_looks_nothing_up():
+    class Unused(Mixup):
+        def make(self, *arguments, **more):
+            raise AssertionError("asked")
+
+    index, _, _ = titled([], Blend())
+    index.upsert(article(1), np.ones(128, np.float32), True, np.ones(128, np.float32))
+    ranker = Ranker(Blend(trend=1.0), Unused(IdSpace(IDS)))
+    intent = Intent(np.ones(128, np.float32), "a1")
+    assert ranker.rank(index, Taste(np.ones(128, np.float32), cold=False), 1, intent=intent)
+    assert ranker.rank(index, Taste(), 1, intent=intent)

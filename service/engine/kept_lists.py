@@ -1,0 +1,96 @@
+"""Lists of the nearest articles that were asked for lately, kept abreast of the index.
+
+A search costs a scan of everything in stock, and a customer's generation stays the same for several requests, while
+stock changes in between. A kept list holds some more articles than are asked for; what changed in the index since is
+taken out of it and put in again where it now belongs, so that it stays exact.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from service.engine.filters import EVERYTHING, Filters
+from service.engine.index import ArticleIndex, Ranked
+from service.engine.space import Float32
+
+MOST_LISTS = 2_048  # about 3 KB each, for lists of some 230 articles
+SPARE = 32
+"""Articles that a list holds beyond what is asked for: so many may sell out, or be excluded, before it is too short."""
+
+Search = Callable[[ArticleIndex, Float32, int, Filters], Ranked]
+"""The k best of an index by a vector, among those that pass."""
+Score = Callable[[ArticleIndex, Sequence[str], Float32], Float32]
+"""Scores of articles in stock, float32 (N), as the search gives them."""
+
+
+@dataclass(frozen=True)
+class _List:
+    """``best``, as it was true at ``revision`` of the index. ``last``: whatever is not in it ranks behind that place.
+
+    None where nothing else passes.
+    """
+
+    best: Ranked
+    last: tuple[float, str] | None
+    revision: int
+
+
+class KeptLists:
+    """Lists of one kind of search over one index at a time."""
+
+    def __init__(self, search: Search, score: Score, most: int = MOST_LISTS):
+        self._search, self._score, self._most = search, score, most
+        self._index: ArticleIndex | None = None
+        self._lists: OrderedDict[tuple[bytes, Filters], _List] = OrderedDict()  # the least lately used first
+
+    def nearest(self, index: ArticleIndex, vector: Float32, k: int, filters: Filters) -> tuple[str, ...]:
+        """The best ``k`` articles by ``vector`` float32 (128), equal scores in order of id; fewer where fewer pass."""
+        if index is not self._index:
+            self._lists.clear()
+            self._index = index
+        kept = self._kept(index, vector, k, filters)
+        chosen = [article_id for article_id in kept.best.article_ids if article_id not in filters.exclude][:k]
+        if len(chosen) == k or kept.last is None:
+            return tuple(chosen)
+        return self._search(index, vector, k, filters).article_ids
+
+    def _kept(self, index: ArticleIndex, vector: Float32, k: int, filters: Filters) -> _List:
+        """What passes but for ``exclude``: at least ``k`` articles where there are as many."""
+        wide = EVERYTHING if not filters.narrows else replace(filters, exclude=frozenset())
+        key = (vector.tobytes(), wide)
+        kept = self._lists.pop(key, None)
+        if kept is not None and kept.revision != index.revision:
+            kept = self._followed(index, vector, wide, kept)
+        if kept is None or (kept.last is not None and len(kept.best.article_ids) < k):
+            best = self._search(index, vector, k + SPARE, wide)
+            full = len(best.article_ids) == k + SPARE
+            kept = _List(best, _place(best, -1) if full else None, index.revision)
+        self._lists[key] = kept
+        if len(self._lists) > self._most:
+            self._lists.popitem(last=False)
+        return kept
+
+    def _followed(self, index: ArticleIndex, vector: Float32, filters: Filters, kept: _List) -> _List | None:
+        """The list after what changed since; None where that is not known any more."""
+        touched = index.touched_since(kept.revision)
+        if touched is None:
+            return None
+        if not touched:
+            return replace(kept, revision=index.revision)
+        names = index.ids_of(index.allowed_among(touched, filters))
+        scores = self._score(index, names, vector).tolist() if names else []
+        stay = [place for place, name in enumerate(kept.best.article_ids) if name not in touched]
+        entries = [_place(kept.best, place) for place in stay]
+        entries += [(-score, name) for name, score in zip(names, scores, strict=True)]
+        entries = sorted(entry for entry in entries if kept.last is None or entry <= kept.last)
+        best = Ranked(tuple(name for _, name in entries), np.array([-score for score, _ in entries], np.float32))
+        return _List(best, kept.last, index.revision)
+
+
+def _place(best: Ranked, place: int) -> tuple[float, str]:
+    """What an entry of a list is ordered by."""
+    return -float(best.scores[place]), best.article_ids[place]

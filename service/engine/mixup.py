@@ -1,0 +1,88 @@
+"""Retrieval with mixup (Amazon 2024, §4.4), out of what is in stock.
+
+What a language model generated names an article and a title. The id list holds the articles whose id embeddings lie
+nearest to the generated one's, the title list those whose titles lie nearest to the generated title; the first N of the
+one are followed by the rest of the other. Filters and stock hold inside both searches, so nothing that a model makes up
+can reach an answer: its id is looked up, its title only compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from model_store.generation import mixup
+from model_store.generation_spec import MIXUP_LENGTH
+from service.engine.filters import Filters
+from service.engine.ids import IdSpace
+from service.engine.index import ArticleIndex
+from service.engine.kept_lists import KeptLists
+from service.engine.space import Float32
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What a customer wants right now.
+
+    ``title`` float32 (128), of length 1: the embedding of the generated title, or of what the customer searches for
+    where nothing was generated for that; then there is no ``article_id``, the id that was generated.
+    """
+
+    title: Float32
+    article_id: str | None = None
+
+
+@dataclass(frozen=True)
+class MixupList:
+    """``article_ids``, best first, and the two lists that it was joined from, as far as they were looked at."""
+
+    article_ids: tuple[str, ...]
+    by_id: tuple[str, ...]
+    by_title: tuple[str, ...]
+
+
+class Mixup:
+    """Makes mixup lists over one bundle's embeddings; of the id list the first ``n`` count (the paper's N)."""
+
+    def __init__(self, ids: IdSpace, n: int = 1):
+        self._ids, self._n = ids, n
+        self._near_ids = KeptLists(ids.search, lambda _, names, vector: ids.scores(names, vector))
+        self._near_titles = KeptLists(
+            lambda index, vector, k, filters: index.search(vector, k, filters, "title"),
+            lambda index, names, vector: index.scores(index.rows_of(names), vector, "title"),
+        )
+
+    def make(self, index: ArticleIndex, intent: Intent, filters: Filters, k: int = MIXUP_LENGTH) -> MixupList:
+        """The first ``k`` articles for ``intent``, all in stock and passing ``filters``; fewer where fewer pass.
+
+        Equal scores stand in order of article id. Where there is no id list, the title list alone counts, from its
+        beginning.
+        """
+        by_id = self._by_id(index, intent.article_id, filters)
+        by_title = self._near_titles.nearest(index, intent.title, k + self._n, filters)
+        return MixupList(tuple(mixup(by_id, by_title, k, self._n)), by_id, by_title)
+
+    def _by_id(self, index: ArticleIndex, article_id: str | None, filters: Filters) -> tuple[str, ...]:
+        """The id list: the generated article itself first, where it may be shown, then those nearest to it.
+
+        None for an id that is neither trained nor in the catalogue: it would only have the cold embedding, which tells
+        nothing of it.
+        """
+        if article_id is None or not self._n or not (self._ids.knows(article_id) or index.knows(article_id)):
+            return ()
+        shown = len(index.allowed_among([article_id], filters)) == 1
+        if shown and self._n == 1:
+            return (article_id,)
+        nearest = self._near_ids.nearest(index, self._ids.vector(article_id), self._n, filters)
+        return tuple(dict.fromkeys([article_id, *nearest]))[: self._n] if shown else nearest
+
+
+def rank_bonus(places: int, k: int = MIXUP_LENGTH) -> Float32:
+    """What the first places of a mixup list add to a blended score of weight 1: float32 (min(places, k)).
+
+    log((K + 1) / rank) / log(K + 1): 1 for the first, nearly 0 for the K-th (``model_store.bundle.Blend``).
+    """
+    rank = np.arange(1, min(places, k) + 1)
+    bonus: Float32 = (np.log((k + 1) / rank) / np.log(k + 1)).astype(np.float32)
+    return bonus
