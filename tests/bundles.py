@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from generating_halves import generating_half
 from PIL import Image
 from transformers import ResNetConfig, ResNetModel
 
@@ -41,14 +43,18 @@ COLOURS = ("black", "red", "blue", "green")
 GENDERS = ("women", "men", "unisex")
 
 
-def make_bundle(folder: Path, *, version: str = "test-1", seed: int = 0, articles: int = 60) -> Bundle:
+def make_bundle(
+    folder: Path, *, version: str = "test-1", seed: int = 0, articles: int = 60, generating: bool = False
+) -> Bundle:
     """A verified bundle ``<folder>/<version>`` over ``sample_articles(articles, seed)``.
 
-    Another ``seed`` gives other articles and other weights. CURRENT is set where the store has none yet.
+    Another ``seed`` gives other articles and other weights; ``generating``: with a generating half, whose embedded
+    language model is a place-holder. CURRENT is set where the store has none yet.
     """
-    manifest, files = _files(seed, articles)
+    manifest, files = _files(seed, articles, generating)
     with publishing(folder, version) as stage:
         for name, content in files.items():
+            (stage / name).parent.mkdir(exist_ok=True)
             (stage / name).write_bytes(content)
         write_manifest(stage, manifest.model_copy(update={"version": version}))
     if current_version(folder) is None:
@@ -132,6 +138,17 @@ def sample_contents(*, seed: int = 0, articles: int = 60, version: str = "sample
     return Contents(manifest, networks, catalogue, _golden(raw), raw)
 
 
+def with_generating_half(contents: Contents, folder: Path, seed: int = 0) -> Contents:
+    """The same with a generating half, whose files are written into ``folder``."""
+    half = generating_half(folder, [one.article for one in contents.probes], seed=seed)
+    golden = contents.golden.model_copy(
+        update={"sessions": half.sessions, "texts": half.texts, "queries": half.queries}
+    )
+    blend = Blend(trend=0.5, generated=0.7)
+    manifest = contents.manifest.model_copy(update={"generation": half.spec, "blend": blend})
+    return replace(contents, manifest=manifest, golden=golden, generating=half)
+
+
 def _golden(raw: list[RawArticle]) -> GoldenCases:
     def customer(name: str, *bought: tuple[int, int]) -> GoldenCustomer:
         purchases = tuple(
@@ -151,9 +168,12 @@ def _golden(raw: list[RawArticle]) -> GoldenCases:
 
 
 @cache
-def _files(seed: int, articles: int) -> tuple[Manifest, dict[str, bytes]]:
+def _files(seed: int, articles: int, generating: bool) -> tuple[Manifest, dict[str, bytes]]:
     """A bundle's manifest and other files: made once per process, since the exporter takes seconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = write_bundle(Path(folder), sample_contents(seed=seed, articles=articles))
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as half:
+        contents = sample_contents(seed=seed, articles=articles)
+        if generating:
+            contents = with_generating_half(contents, Path(half), seed)
+        bundle = write_bundle(Path(folder), contents)
         names = (name for name in bundle.manifest.files if name != MANIFEST)
         return bundle.manifest, {name: bundle.path(name).read_bytes() for name in names}
