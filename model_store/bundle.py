@@ -5,6 +5,9 @@
                       image_encoder.onnx  fashion_dna.onnx  style_lstm.onnx
                       articles.json  articles.safetensors     ids, fingerprints and Fashion DNA of the trained catalogue
                       golden.json    golden.safetensors       inputs and outputs that the service recomputes
+                      …                                       the generating half, where there is one: its files, and
+                                                              the folders of its language model, are in
+                                                              ``model_store.generation``
 
 Published by writing aside and renaming, so that a reader sees a whole bundle or none. Nothing in it is pickled.
 """
@@ -32,9 +35,10 @@ from safetensors.numpy import load_file, save_file
 from model_store import DNA_SIZE
 from model_store.article_features import ArticleSpec
 from model_store.errors import InvalidBundle
-from model_store.generation_spec import GenerationSpec
+from model_store.generation_spec import LLM, LLM_EMBEDDED, GenerationSpec
 from model_store.records import describe_validation_error
 from model_store.time_features import TimeSpec
+from model_store.tokens import TOKENIZER
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -48,6 +52,9 @@ GOLDEN_CASES = "golden.json"
 GOLDEN_ARRAYS = "golden.safetensors"
 REQUIRED_FILES = (IMAGE_ENCODER, FASHION_DNA, STYLE_LSTM, ARTICLES, ARTICLE_DNA, GOLDEN_CASES, GOLDEN_ARRAYS)
 
+_LANGUAGE_MODEL = re.compile(f"({LLM}|{LLM_EMBEDDED})/.+")
+_WEIGHTS = re.compile(rf"{LLM}/model[^/]*\.safetensors")
+_READ_BY_ALL = (f"{LLM}/config.json", f"{LLM}/{TOKENIZER}")
 _STAGE = ".stage-"
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -126,7 +133,7 @@ class _ArticleTable(BaseModel):
 
 
 class Bundle:
-    """An opened bundle whose files have been verified against the manifest."""
+    """An opened bundle whose files have been verified against the manifest, as far as ``open_bundle`` was asked to."""
 
     def __init__(self, folder: Path, manifest: Manifest):
         self.folder, self.manifest = folder, manifest
@@ -140,25 +147,44 @@ class Bundle:
         return self.folder / name
 
 
-def open_bundle(folder: Path) -> Bundle:
-    """Read and verify a bundle. Raises InvalidBundle with the file and the reason; nothing is changed."""
+def open_bundle(folder: Path, *, language_model: bool = False) -> Bundle:
+    """Read and verify a bundle. Raises InvalidBundle with the file and the reason; nothing is changed.
+
+    ``language_model``: verify by SHA-256 what lies in ``llm/`` and ``llm_embedded/`` too. Whoever runs the language
+    model asks for it. All others read no more of it than the tokenizer and ``config.json``, which are always verified;
+    of the rest, gigabytes of weights perhaps, they check presence and size: hashing a 7B model takes a core for a
+    minute or more, and every worker opens the bundle, at its start and at every switch.
+    """
     manifest = read_manifest(folder)
     if manifest.version != folder.name:
         raise InvalidBundle(f"{folder}: {MANIFEST} says version '{manifest.version}', the folder is '{folder.name}'")
-    for name in REQUIRED_FILES:
+    _check_listed(folder, manifest)
+    for name, entry in manifest.files.items():
+        is_read = language_model or name in _READ_BY_ALL or not _LANGUAGE_MODEL.fullmatch(name)
+        _check_file(folder, name, entry, hashed=is_read)
+    return Bundle(folder, manifest)
+
+
+def _check_listed(folder: Path, manifest: Manifest) -> None:
+    """Whether the manifest lists all that a bundle of its kind holds."""
+    generating = () if manifest.generation is None else manifest.generation.files()
+    for name in (*REQUIRED_FILES, *generating):
         if name not in manifest.files:
             raise InvalidBundle(f"{folder}: {MANIFEST} does not list {name}")
-    for name, entry in manifest.files.items():
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise InvalidBundle(f"{folder}: {name} lies outside the bundle")
-        if not path.is_file():
-            raise InvalidBundle(f"{folder}: {name} is missing")
-        if path.stat().st_size != entry.bytes:
-            raise InvalidBundle(f"{folder}: {name} has {path.stat().st_size} bytes instead of {entry.bytes}")
-        if hash_file(path) != entry.sha256:
-            raise InvalidBundle(f"{folder}: {name} is damaged (its SHA-256 differs from the manifest's)")
-    return Bundle(folder, manifest)
+    if generating and not any(_WEIGHTS.fullmatch(name) for name in manifest.files):
+        raise InvalidBundle(f"{folder}: {MANIFEST} does not list {LLM}/model*.safetensors, the weights")
+
+
+def _check_file(folder: Path, name: str, entry: FileEntry, *, hashed: bool) -> None:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InvalidBundle(f"{folder}: {name} lies outside the bundle")
+    if not path.is_file():
+        raise InvalidBundle(f"{folder}: {name} is missing")
+    if path.stat().st_size != entry.bytes:
+        raise InvalidBundle(f"{folder}: {name} has {path.stat().st_size} bytes instead of {entry.bytes}")
+    if hashed and hash_file(path) != entry.sha256:
+        raise InvalidBundle(f"{folder}: {name} is damaged (its SHA-256 differs from the manifest's)")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -284,7 +310,7 @@ def write_manifest(stage: Path, manifest: Manifest) -> None:
     files = {
         path.relative_to(stage).as_posix(): FileEntry(bytes=path.stat().st_size, sha256=hash_file(path))
         for path in sorted(stage.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path != stage / MANIFEST
     }
     complete = manifest.model_copy(update={"files": files})
     (stage / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -27,22 +28,57 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from model_store.errors import InvalidBundle
-from model_store.generation_spec import GenerationSpec
+from model_store.generation_spec import (
+    IDS,
+    LLM,
+    LLM_EMBEDDED,
+    QUERY_ENCODER,
+    QUERY_KEYS,
+    QUERY_MEMORY,
+    QUERY_TOKENIZER,
+    TITLE_ENCODER,
+    TITLE_TOKENIZER,
+    TITLES,
+    GenerationSpec,
+)
 from model_store.graphs import Float32, Graph
 from model_store.prompts import neutralise
 from model_store.tokens import read_tokenizer
+
+__all__ = [  # the names of the files too, which the spec knows since a bundle must list them
+    "IDS",
+    "LLM",
+    "LLM_EMBEDDED",
+    "MAX_TEXT_TOKENS",
+    "QUERY_ENCODER",
+    "QUERY_KEYS",
+    "QUERY_MEMORY",
+    "QUERY_TOKENIZER",
+    "TEXT_SIZE",
+    "TITLES",
+    "TITLE_ENCODER",
+    "TITLE_TOKENIZER",
+    "Generation",
+    "IdEmbeddings",
+    "QueryMemory",
+    "TextEncoder",
+    "load_ids",
+    "load_memory",
+    "load_titles",
+    "mixup",
+    "open_generation",
+    "pad_tokens",
+    "text_tokens",
+    "write_ids",
+    "write_memory",
+    "write_titles",
+]
 
 Name = TypeVar("Name", str, int)
 """What stands for an article in a list: its id, or its row."""
 
 TEXT_SIZE = 128
 """Components of a title, query or id embedding."""
-
-TITLE_ENCODER, TITLE_TOKENIZER = "title_encoder.onnx", "title_tokenizer.json"
-QUERY_ENCODER, QUERY_TOKENIZER = "query_encoder.onnx", "query_tokenizer.json"
-TITLES, IDS = "titles.safetensors", "ids.safetensors"
-QUERY_MEMORY, QUERY_KEYS = "query_memory.json", "query_memory.safetensors"
-LLM, LLM_EMBEDDED = "llm", "llm_embedded"
 
 MAX_TEXT_TOKENS = 48
 """Tokens of a text that its encoder reads; what follows is cut off."""
@@ -60,20 +96,29 @@ class TextEncoder(Graph):
         self._tokenizer = read_tokenizer(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> Float32:
-        """float32 (B, 128), each of length 1."""
+        """float32 (B, 128), each of length 1. Raises InvalidBundle where the graph cannot take them."""
         embedding = np.zeros((len(texts), TEXT_SIZE), np.float32)
         tokens = [text_tokens(self._tokenizer, text) for text in texts]
         by_length = sorted(range(len(texts)), key=lambda row: len(tokens[row]))
         for start in range(0, len(texts), _BATCH):
             rows = by_length[start : start + _BATCH]
-            embedding[rows] = self.run(pad_tokens([tokens[row] for row in rows]))[0]
+            found = self.run(pad_tokens([tokens[row] for row in rows]))[0]
+            if found.shape != (len(rows), TEXT_SIZE):
+                raise InvalidBundle(
+                    f"{self._name} gives {found.shape} for {len(rows)} texts; expected {TEXT_SIZE} wide"
+                )
+            embedding[rows] = found
         return embedding
 
 
+def plain_text(text: str) -> str:
+    """A title or query as its encoder reads it, neutralised and in lower case: what makes two of them the same."""
+    return neutralise(text, 240).casefold()
+
+
 def text_tokens(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a title or query as its encoder reads them: neutralised, lower case, 1 … 48 of them."""
-    clean = neutralise(text, 240).casefold()
-    ids: list[int] = tokenizer.encode(clean, add_special_tokens=False).ids
+    """Token ids of the plain text of a title or query, 1 … 48 of them."""
+    ids: list[int] = tokenizer.encode(plain_text(text), add_special_tokens=False).ids
     return ids[:MAX_TEXT_TOKENS] or [0]
 
 
@@ -127,25 +172,33 @@ class QueryMemory:
 
         The nearest query's articles come first; none comes twice. Equal distances: in order of the table.
         """
+        found: dict[str, None] = {}
+        for row in self._nearest(query, nearest):
+            allowed = (article_id for article_id in self.article_ids[row] if is_candidate(article_id))
+            found.update(dict.fromkeys(islice(allowed, top)))
+        return list(found)
+
+    def _nearest(self, query: Float32, nearest: int) -> list[int]:
+        """Rows of the ``nearest`` keys by cosine; a partition first, as logs have many queries and few are wanted."""
         if not len(self.keys):
             return []
-        order = np.argsort(-(self.keys @ query), kind="stable")[:nearest]
-        found: dict[str, None] = {}
-        for row in order.tolist():
-            allowed = (article_id for article_id in self.article_ids[row] if is_candidate(article_id))
-            found.update(dict.fromkeys(article_id for article_id, _ in zip(allowed, range(top), strict=False)))
-        return list(found)
+        cosine = self.keys @ query
+        least = np.partition(cosine, -nearest)[-nearest] if nearest < len(cosine) else cosine.min()
+        rows = np.flatnonzero(cosine >= least)
+        order: list[int] = rows[np.argsort(-cosine[rows], kind="stable")][:nearest].tolist()
+        return order
 
 
 def mixup(by_id: Sequence[Name], by_title: Sequence[Name], k: int, n: int = 1) -> list[Name]:
     """Retrieval with mixup (§4.4): the first ``n`` of the id list, then positions n+1 … k of the title list.
 
-    Without duplicates; where those leave room, the title list goes on behind position k, so that ``k`` come if there
-    are as many.
+    The paper leaves open what happens where the lists overlap or one is short. Here no article comes twice, and where
+    that leaves room, the title list goes on behind position k; an id list shorter than ``n`` (that of an id of no
+    article is empty) lets the title list begin that much earlier.
     """
-    head = list(dict.fromkeys(by_id[:n]))
-    rest = [article_id for article_id in dict.fromkeys(by_title[n:]) if article_id not in set(head)]
-    return (head + rest)[:k]
+    head = list(by_id[:n])
+    joined = dict.fromkeys(head + list(by_title[len(head) :]))
+    return list(joined)[:k]
 
 
 @dataclass(frozen=True)
@@ -196,9 +249,10 @@ def write_ids(folder: Path, embedding: Float32, rows: NDArray[np.int64], cold: F
 def load_ids(folder: Path, article_ids: Sequence[str]) -> IdEmbeddings:
     """What ``write_ids`` wrote. Raises InvalidBundle."""
     embedding, rows, cold = _arrays(folder, IDS, "embedding", "rows", "cold")
-    _unit_rows(folder, IDS, embedding, len(rows))
+    _unit_rows(folder, IDS, embedding, rows.size)
     _unit_rows(folder, IDS, cold[None], 1)
-    if len(rows) and not (rows.min() >= 0 and rows.max() < len(article_ids) and len(np.unique(rows)) == len(rows)):
+    in_range = rows.dtype == np.int64 and rows.ndim == 1 and ((rows >= 0) & (rows < len(article_ids))).all()
+    if not in_range or len(np.unique(rows)) != len(rows):
         raise InvalidBundle(f"{folder / IDS}: rows do not name articles of the bundle, each once")
     return IdEmbeddings({article_ids[row]: place for place, row in enumerate(rows.tolist())}, embedding, cold)
 

@@ -7,6 +7,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from model_store.prompts import PromptSpec
+from model_store.tokens import TOKENIZER
+
+TITLE_ENCODER, TITLE_TOKENIZER = "title_encoder.onnx", "title_tokenizer.json"
+QUERY_ENCODER, QUERY_TOKENIZER = "query_encoder.onnx", "query_tokenizer.json"
+TITLES, IDS = "titles.safetensors", "ids.safetensors"
+QUERY_MEMORY, QUERY_KEYS = "query_memory.json", "query_memory.safetensors"
+LLM, LLM_EMBEDDED = "llm", "llm_embedded"
 
 MIXUP_LENGTH = 200
 """K: articles of the mixup list that the blended ranking takes in."""
@@ -41,3 +48,12 @@ class GenerationSpec(BaseModel):
     nearest_queries: Annotated[int, Field(ge=1, le=100)] = 3
     top_articles: Annotated[int, Field(ge=1, le=100)] = 5
     mixup: Annotated[int, Field(ge=0, le=200)] = 1
+
+    def files(self) -> tuple[str, ...]:
+        """Files that a bundle with this half holds besides the language model's weights, which may be several."""
+        query_encoder = (QUERY_ENCODER, QUERY_TOKENIZER) if self.query_encoder != "title" else ()
+        return (
+            *(TITLE_ENCODER, TITLE_TOKENIZER, *query_encoder, TITLES, IDS, QUERY_MEMORY, QUERY_KEYS),
+            *(f"{LLM}/config.json", f"{LLM}/{TOKENIZER}"),
+            *(f"{LLM_EMBEDDED}/genai_config.json", f"{LLM_EMBEDDED}/model.onnx"),
+        )

@@ -23,6 +23,14 @@ from model_store.records import Article
 Float32 = NDArray[np.float32]
 
 
+_VARIANTS = (
+    ("onnxruntime", "onnxruntime-gpu"),
+    ("onnxruntime-genai", "onnxruntime-genai-cuda"),
+    ("faiss-cpu", "faiss-gpu-cu12"),
+)
+"""Distributions for the CPU and for the GPU that provide the same module."""
+
+
 class Memory(NamedTuple):
     """The LSTM's memory m of B customers: ``hidden`` and ``cell``, each float32 (B, 256)."""
 
@@ -37,7 +45,7 @@ class Memory(NamedTuple):
 
 def check_runtime() -> None:
     """Refuse an environment in which the CPU and the GPU variant of a library overwrite each other's files."""
-    for cpu, gpu in (("onnxruntime", "onnxruntime-gpu"), ("faiss-cpu", "faiss-gpu-cu12")):
+    for cpu, gpu in _VARIANTS:
         if _installed(cpu) and _installed(gpu):
             raise InvalidConfig(f"{cpu} and {gpu} are both installed and exclude each other: uninstall one of them")
 

@@ -35,7 +35,7 @@ def session_events(
         for before, event in zip([None, *chosen], chosen, strict=False)
         if before is None or not _same(before, event)
     ]
-    return distinct[-most:]
+    return distinct[max(len(distinct) - most, 0) :]
 
 
 def session_actions(events: Iterable[Event], article: Callable[[str], Article | None]) -> list[Action]:

@@ -91,3 +91,6 @@ def test_cpu_and_gpu_variants_exclude_each_other(monkeypatch: pytest.MonkeyPatch
     installed("onnxruntime-gpu", "faiss-cpu", "faiss-gpu-cu12")
     with pytest.raises(InvalidConfig, match="faiss-cpu and faiss-gpu-cu12 are both installed"):
         check_runtime()
+    installed("onnxruntime-gpu", "onnxruntime-genai", "onnxruntime-genai-cuda")
+    with pytest.raises(InvalidConfig, match="onnxruntime-genai and onnxruntime-genai-cuda are both installed"):
+        check_runtime()

@@ -42,7 +42,7 @@ def test_an_article_out_of_stock_gives_way_to_the_one_nearest_in_id_space() -> N
 
 
 def test_an_id_of_no_article_has_no_id_list() -> None:
-    assert names(retrieval().lists([Generated("nothing", "anything")], everything)) == [["a", "e", "b", "d"]]
+    assert names(retrieval().lists([Generated("nothing", "anything")], everything)) == [["c", "a", "e", "b", "d"]]
 
 
 def test_cold_articles_are_told_apart_by_their_id_and_the_generated_one_stands_first() -> None:
