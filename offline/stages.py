@@ -75,7 +75,13 @@ GENERATION_STAGES = (
         "base_model",
         ("base",),
         ("query_memory",),
-        ("generation.sessions.actions", "generation.language_model"),
+        (
+            "generation.sessions.actions",
+            "generation.language_model.base",
+            "generation.language_model.stand_in",
+            "generation.language_model.max_tokens",
+            "generation.language_model.response_tokens",
+        ),
     ),
     StageSpec(
         "language_model",

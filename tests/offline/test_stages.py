@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offline.config import Config
+from offline.run import Run, Split
+from offline.stages import Keeper, StageSpec, stages_of
+
+SPLIT = Split(data_set="toy", fingerprint="f" * 64, validation_from=100, cutoff=200)
+
+
+class Listener:
+    """A progress that remembers what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def config(**changes: Any) -> Config:
+    return Config.model_validate({"generation": {"enabled": True, **changes.pop("generation", {})}, **changes})
+
+
+def keeper(run: Run, settings: Config, listener: Listener | None = None) -> Keeper:
+    return Keeper(run, settings, SPLIT, listener or Listener())  # type: ignore[arg-type]
+
+
+def train_all(run: Run, settings: Config) -> None:
+    """Every stage's outputs, empty, committed in order."""
+    kept = keeper(run, settings)
+    for spec in stages_of(settings):
+        kept.replace(spec.name)
+        for output in spec.outputs:
+            run.path(output).touch()
+        kept.commit(spec.name, [])
+
+
+def complete(run: Run, settings: Config) -> set[str]:
+    kept = keeper(run, settings)
+    return {spec.name for spec in stages_of(settings) if kept.complete(spec.name)}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    found = Run(tmp_path / "run")
+    train_all(found, config())
+    return found
+
+
+def names(settings: Config) -> set[str]:
+    return {spec.name for spec in stages_of(settings)}
+
+
+def test_what_was_trained_by_the_same_recipe_is_complete(run: Run) -> None:
+    assert complete(run, config()) == names(config())
+
+
+@pytest.mark.parametrize(
+    ("changed", "again"),
+    [
+        ({"style_lstm": {"dropout": 0.5}}, {"style_lstm", "blend"}),
+        ({"generation": {"id_embeddings": {"dropout": 0.5}}}, {"id_embeddings", "language_model", "blend"}),
+        (
+            {"generation": {"query_memory": {"top_articles": 9}}},
+            {"query_memory", "base_model", "language_model", "blend"},
+        ),
+        ({"generation": {"mixup": 2}}, {"language_model", "blend"}),
+        ({"generation": {"language_model": {"lora": {"lr": 0.5}}}}, {"language_model", "blend"}),
+    ],
+)
+def test_a_changed_setting_trains_again_what_depends_on_it_and_nothing_else(
+    run: Run, changed: dict[str, Any], again: set[str]
+) -> None:
+    settings = config(**changed)
+    assert names(settings) - complete(run, settings) == again
+
+
+def test_another_seed_trains_everything_again(run: Run) -> None:
+    assert complete(run, config(seed=1)) == set()
+
+
+def test_it_says_what_changed(run: Run) -> None:
+    listener = Listener()
+    assert not keeper(run, config(style_lstm={"dropout": 0.5}), listener).complete("style_lstm")
+    assert listener.lines == ["style_lstm: training again, because style_lstm.dropout changed"]
+
+
+def test_a_missing_output_makes_a_stage_incomplete(run: Run) -> None:
+    (run.folder / "generation/ids.safetensors").unlink()
+    assert not keeper(run, config()).complete("id_embeddings")
+
+
+def test_a_stage_that_is_replaced_takes_with_it_what_was_made_from_it_and_no_more(run: Run) -> None:
+    keeper(run, config()).replace("style_lstm")
+    assert complete(run, config()) == names(config()) - {"style_lstm", "blend"}
+    assert not run.has("style_lstm.safetensors")
+    assert not run.has("blend.json")
+    assert run.has("generation/llm")
+
+
+def test_without_a_generating_half_the_blend_is_fitted_anew(run: Run) -> None:
+    settings = Config()
+    assert names(settings) == {"images", "fashion_dna", "style_lstm", "blend"}
+    assert complete(run, settings) == {"images", "fashion_dna", "style_lstm"}
+
+
+def test_every_stage_comes_after_all_that_it_needs() -> None:
+    seen: set[str] = set()
+    spec: StageSpec
+    for spec in stages_of(config()):
+        assert set(spec.needs) <= seen
+        seen.add(spec.name)
