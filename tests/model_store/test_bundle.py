@@ -110,6 +110,91 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
         open_bundle(tmp_path / "v9")
 
 
+# --- the generating half -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("store"), version="v1", generating=True)
+
+
+@pytest.fixture
+def generating(sound: Bundle, tmp_path: Path) -> Bundle:
+    shutil.copytree(sound.folder, tmp_path / "v1")
+    return Bundle(tmp_path / "v1", sound.manifest)
+
+
+GENERATING_FILES = [
+    "title_encoder.onnx", "title_tokenizer.json", "titles.safetensors", "ids.safetensors", "query_memory.json",
+    "query_memory.safetensors", "llm/config.json", "llm/tokenizer.json", "llm_embedded/genai_config.json",
+    "llm_embedded/model.onnx",
+]  # fmt: skip
+
+
+def test_files_in_folders_are_listed_by_their_path(generating: Bundle) -> None:
+    assert {*REQUIRED_FILES, *GENERATING_FILES, "llm/model.safetensors"} <= set(generating.manifest.files)
+    assert open_bundle(generating.folder, language_model=True).manifest == generating.manifest
+
+
+@pytest.mark.parametrize("name", [*GENERATING_FILES, "llm/model.safetensors"])
+def test_a_generating_bundle_must_list_all_its_files(generating: Bundle, name: str) -> None:
+    edit_manifest(generating, lambda m: m["files"].pop(name))
+    with pytest.raises(InvalidBundle, match=f"does not list {name.replace('model.safe', 'model[*].safe')}"):
+        open_bundle(generating.folder)
+
+
+def test_weights_may_lie_in_several_files(generating: Bundle) -> None:
+    parts = [generating.path(f"llm/model-0000{part}-of-00002.safetensors") for part in (1, 2)]
+    generating.path("llm/model.safetensors").rename(parts[0])
+    shutil.copy(parts[0], parts[1])
+    write_manifest(generating.folder, generating.manifest)
+    assert open_bundle(generating.folder, language_model=True).version == "v1"
+
+
+@pytest.mark.parametrize("name", ["query_encoder.onnx", "query_tokenizer.json"])
+def test_a_query_encoder_is_needed_where_the_spec_names_one(generating: Bundle, name: str) -> None:
+    for each in {"query_encoder.onnx", "query_tokenizer.json"} - {name}:
+        generating.path(each).write_bytes(b"there")
+    spec = generating.manifest.generation.model_copy(update={"query_encoder": "clip"})
+    write_manifest(generating.folder, generating.manifest.model_copy(update={"generation": spec}))
+    with pytest.raises(InvalidBundle, match=f"does not list {name}"):
+        open_bundle(generating.folder)
+
+
+@pytest.mark.parametrize("name", ["llm/model.safetensors", "llm/generation_config.json", "llm_embedded/model.onnx"])
+def test_the_language_model_is_hashed_only_for_whoever_runs_it(generating: Bundle, name: str) -> None:
+    path = generating.path(name)
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    assert open_bundle(generating.folder).version == "v1"
+    with pytest.raises(InvalidBundle, match=f"v1: {name} is damaged"):
+        open_bundle(generating.folder, language_model=True)
+    path.write_bytes(content[:-1])
+    with pytest.raises(InvalidBundle, match=f"v1: {name} has {len(content) - 1} bytes"):
+        open_bundle(generating.folder)
+    path.unlink()
+    with pytest.raises(InvalidBundle, match=f"v1: {name} is missing"):
+        open_bundle(generating.folder)
+
+
+@pytest.mark.parametrize("name", [name for name in GENERATING_FILES if not name.startswith("llm_embedded")])
+def test_all_that_every_worker_reads_is_hashed_for_every_worker(generating: Bundle, name: str) -> None:
+    content = generating.path(name).read_bytes()
+    generating.path(name).write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    with pytest.raises(InvalidBundle, match=f"v1: {name} is damaged"):
+        open_bundle(generating.folder)
+
+
+def test_a_manifest_within_a_folder_is_a_file_like_any_other(generating: Bundle) -> None:
+    generating.path("llm/manifest.json").write_text("{}")
+    write_manifest(generating.folder, generating.manifest)
+    assert "llm/manifest.json" in open_bundle(generating.folder).manifest.files
+
+
+def test_a_bundle_without_a_generating_half_needs_none_of_it(bundle: Bundle) -> None:
+    assert open_bundle(bundle.folder, language_model=True).manifest.generation is None
+
+
 # --- articles ----------------------------------------------------------------------------------------------------
 
 
