@@ -24,6 +24,14 @@ class InvalidRequest(ServiceError):
         super().__init__(message)
 
 
+class LanguageModelUnavailable(ServiceError):
+    """The language model cannot be reached, did not answer in time, or answered what it should not. Try again later."""
+
+
+class PromptRefused(LanguageModelUnavailable):
+    """The language model is there, and takes this prompt neither now nor later."""
+
+
 class GenerationUnavailable(ServiceError):
     """A ranking by generation was asked for, and nothing generates here."""
 
