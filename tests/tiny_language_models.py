@@ -106,7 +106,6 @@ def _config(architecture: Architecture, end: int) -> PreTrainedConfig:
         "initializer_range": _SPREAD,
         "bos_token_id": end,
         "eos_token_id": end,
-        "pad_token_id": end,
     }
     grouped = {"num_key_value_heads": 2, "intermediate_size": 256, "head_dim": _SIZE // _HEADS}
     match architecture:
