@@ -1,0 +1,163 @@
+"""Working off the queue: take, generate, finish — several at once, and not at all while the language model is away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+
+from service.errors import LanguageModelUnavailable, StoreUnavailable
+from service.generation.generator import Generator, Scribe
+from service.generation.queue import GenerationQueue, Taken
+from service.generation.scribes import Scribes
+
+log = logging.getLogger(__name__)
+
+WAIT = 0.2
+"""Seconds that one call waits for a request: as often it is seen whether to stop."""
+CANCEL_AGAIN = 0.5  # seconds
+IDLE = 0.1  # seconds between two looks for a language model while there is none
+FIRST_REST, LONGEST_REST = 0.5, 30.0  # seconds between attempts while the language model, or the store, is away
+
+
+class Rest:
+    """How long to leave alone what failed: twice as long each time, until it succeeds. ``monotonic``: seconds."""
+
+    def __init__(self, monotonic: Callable[[], float], first: float = FIRST_REST, longest: float = LONGEST_REST):
+        self._monotonic, self._first, self._longest = monotonic, first, longest
+        self._until = 0.0
+        self._failures = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing failed since it last succeeded."""
+        return not self._failures
+
+    @property
+    def left(self) -> float:
+        """Seconds until the next attempt."""
+        return max(0.0, self._until - self._monotonic())
+
+    def failed(self) -> bool:
+        """Rest, unless it rests already; whether this is the first failure since it last succeeded."""
+        if self.left:
+            return False
+        self._until = self._monotonic() + min(self._first * 2**self._failures, self._longest)
+        self._failures += 1
+        return self._failures == 1
+
+    def succeeded(self) -> bool:
+        """Rest no more; whether it did."""
+        rested = not self.is_over
+        self._failures, self._until = 0, 0.0
+        return rested
+
+
+class Work:
+    """Takes what waits, and has it generated, ``at_once`` requests at a time."""
+
+    def __init__(
+        self,
+        queue: GenerationQueue,
+        generator: Generator,
+        scribes: Scribes,
+        *,
+        at_once: int = 1,
+        monotonic: Callable[[], float] = time.monotonic,
+        first_rest: float = FIRST_REST,
+    ):
+        self._queue, self._generator, self._scribes, self._at_once = queue, generator, scribes, at_once
+        self._monotonic, self._first_rest = monotonic, first_rest
+        self._store = Rest(monotonic, first_rest)
+        self._model = Rest(monotonic, first_rest)
+        self._rested_for: Scribe | None = None  # whose failures ``_model`` counts
+        self._taking = asyncio.Lock()  # so that of many hands one waits at the queue
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Work until ``stop``; what is in hand then is ended. Cancelled, it is given back."""
+        hands = [asyncio.create_task(self._hand()) for _ in range(self._at_once)]
+        try:
+            await asyncio.gather(*hands)
+        finally:
+            while pending := [hand for hand in hands if not hand.done()]:
+                for hand in pending:  # again: redis-py takes a cancellation for its own where one meets a timeout
+                    hand.cancel()
+                await asyncio.wait(pending, timeout=CANCEL_AGAIN)
+
+    def stop(self) -> None:
+        """Take nothing more."""
+        self._stop.set()
+
+    async def _hand(self) -> None:
+        while not self._stop.is_set():
+            try:
+                await self._turn()
+            except StoreUnavailable as error:
+                if self._store.failed():
+                    log.warning("the queue cannot be worked off for the moment: %s", error)
+                await self._pause(self._store.left)
+
+    async def _turn(self) -> None:
+        """Take one request and end it, or find out that there is none."""
+        with self._scribes.current() as scribe:
+            if scribe is None:
+                await self._pause(IDLE)
+                return
+            async with self._taking:
+                taken = await self._take(scribe)
+            if taken is not None:
+                await self._generate(scribe, taken)
+
+    async def _take(self, scribe: Scribe) -> Taken | None:
+        if self._stop.is_set() or not await self._can_write(scribe):
+            return None
+        taken = await self._queue.take(WAIT)
+        if self._store.succeeded():
+            log.info("the queue is worked off again")
+        return taken
+
+    async def _can_write(self, scribe: Scribe) -> bool:
+        """Whether the language model is there. After a failure it is asked, before another request meets the same."""
+        if scribe is not self._rested_for:
+            self._rested_for, self._model = scribe, Rest(self._monotonic, self._first_rest)
+        if self._model.is_over:
+            return True
+        if self._model.left:
+            await self._pause(min(self._model.left, WAIT))
+            return False
+        try:
+            await scribe.text.ready()
+        except LanguageModelUnavailable:
+            self._model.failed()
+            return False
+        return True
+
+    async def _generate(self, scribe: Scribe, taken: Taken) -> None:
+        try:
+            done = await self._generator.generate(scribe, taken.request)
+        except LanguageModelUnavailable as error:
+            if scribe is self._rested_for and self._model.failed():
+                log.warning("nothing is generated for the moment: %s", error)
+            await self._queue.give_back(taken)
+        except StoreUnavailable:  # it is taken over by whoever finds the store again
+            raise
+        except asyncio.CancelledError:
+            with contextlib.suppress(StoreUnavailable):
+                await self._queue.give_back(taken, failed=False)
+            raise
+        except Exception:
+            log.exception("a generation failed; it is tried again")
+            await self._queue.give_back(taken)
+        else:
+            if scribe is self._rested_for and done.seconds is not None and self._model.succeeded():
+                log.info("the language model writes again")
+            await self._queue.finish(taken, done.outcome, done.seconds)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but no longer than until it is time to stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
