@@ -20,6 +20,7 @@ from model_store.history import Purchase, effective_history
 from model_store.records import Event, EventType, describe_validation_error
 from service.engine.style import StyleModel
 from service.errors import StoreUnavailable
+from service.generation.records import GenerationRequest
 from service.state.customer import Addition, Appended, CustomerLog, CustomerState, CustomerView, in_log
 from service.state.store import CustomerStore
 
@@ -65,12 +66,17 @@ def new_event_id() -> str:
     return str(uuid.uuid4())
 
 
+async def nothing_generates(requests: Sequence[GenerationRequest]) -> None:
+    """For shops without a language model."""
+
+
 class EventRecorder:
     """Validates and stores events, and keeps every customer's state abreast of their log.
 
     ``clock`` gives Unix seconds. ``known_article`` tells whether an article can be spoken of: live, or deleted but
-    remembered, so that a customer can still return it. ``on_sales`` learns of each change of what was sold once it is
-    stored; where it fails with StoreUnavailable, the events are stored and acknowledged all the same.
+    remembered, so that a customer can still return it. Once events are stored, ``on_sales`` learns of each change of
+    what was sold, and ``schedule`` of every customer to whom anything new happened, once per call. Where those fail
+    with StoreUnavailable, the events are stored and acknowledged all the same.
     """
 
     def __init__(
@@ -80,9 +86,10 @@ class EventRecorder:
         known_article: Callable[[str], bool],
         on_sales: Callable[[Sequence[Sale]], Awaitable[None]],
         event_ids: Callable[[], str] = new_event_id,
+        schedule: Callable[[Sequence[GenerationRequest]], Awaitable[None]] = nothing_generates,
     ):
         self._store, self._clock, self._known_article = store, clock, known_article
-        self._on_sales, self._event_ids = on_sales, event_ids
+        self._on_sales, self._event_ids, self._schedule = on_sales, event_ids, schedule
 
     async def record(self, model: StyleModel, raw: Sequence[Any]) -> EventsAnswer:
         """Store what is sound among ``raw``, in any order; rejects nothing but the events that are at fault.
@@ -97,9 +104,13 @@ class EventRecorder:
             checked = self._check(index, each, now)
             (events if isinstance(checked, Event) else rejected).append(checked)  # type: ignore[arg-type]
         accepted = 0
+        active: list[str] = []
         by_customer = iter(_by_customer(events).items())
-        while some := dict(islice(by_customer, CUSTOMERS_AT_ONCE)):
-            accepted += await self._record_some(model, some)
+        try:
+            while some := dict(islice(by_customer, CUSTOMERS_AT_ONCE)):
+                accepted += await self._record_some(model, some, active)
+        finally:  # of what was stored before the store failed, nobody would tell again: repeats are not new
+            await self._ask(active)
         return EventsAnswer(accepted, len(events) - accepted, tuple(rejected))
 
     def _check(self, index: int, raw: Any, now: int) -> Event | Rejection:
@@ -122,10 +133,13 @@ class EventRecorder:
             return Rejection(index, UNKNOWN_ARTICLE, message, "article_id")
         return event
 
-    async def _record_some(self, model: StyleModel, by_customer: Mapping[str, tuple[Event, ...]]) -> int:
-        """Number of events that were new, all of them stored."""
+    async def _record_some(
+        self, model: StyleModel, by_customer: Mapping[str, tuple[Event, ...]], active: list[str]
+    ) -> int:
+        """Number of events that were new, all of them stored; their customers are added to ``active``."""
         plans = await self._plans(model, by_customer)
         appended = await self._store.append_many([plan.addition for plan in plans])
+        active += (plan.addition.customer_id for plan, done in zip(plans, appended, strict=True) if any(done.added))
         await self._report([sale for plan, done in zip(plans, appended, strict=True) for sale in plan.sales(done)])
         return sum(sum(done.added) for done in appended)
 
@@ -153,6 +167,14 @@ class EventRecorder:
             await self._on_sales(sales)
         except StoreUnavailable as error:
             log.warning("%d sales were stored, but do not count as trending: %s", len(sales), error)
+
+    async def _ask(self, active: Sequence[str]) -> None:
+        if not active:
+            return
+        try:
+            await self._schedule([GenerationRequest(customer_id) for customer_id in active])
+        except StoreUnavailable as error:
+            log.warning("events of %d customers were stored, but ask for no generation: %s", len(active), error)
 
 
 @dataclass(frozen=True)

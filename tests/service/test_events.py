@@ -13,6 +13,7 @@ from model_store.bundle import load_articles
 from service.engine.style import StyleModel
 from service.errors import StoreUnavailable
 from service.events import DAY, EventRecorder, EventsAnswer, Rejection, Sale
+from service.generation.records import GenerationRequest
 from service.state.connection import connect
 from service.state.memory_store import MemoryStore
 from service.state.redis_store import RedisStore
@@ -47,6 +48,7 @@ class Shop:
         self.store, self.model = store, model
         self.articles = {f"a{number:03}" for number in range(12)}
         self.sales: list[Sale] = []
+        self.scheduled: list[list[str]] = []
         self._ids: Iterator[int] = iter(range(10**6))
         self.recorder = EventRecorder(
             store,
@@ -54,10 +56,17 @@ class Shop:
             lambda article_id: article_id in self.articles,
             self._sold,
             lambda: f"made {next(self._ids)}",
+            self._schedule,
         )
 
     async def _sold(self, sales: Sequence[Sale]) -> None:
         self.sales += sales
+
+    async def _schedule(self, requests: Sequence[GenerationRequest]) -> None:
+        for request in requests:  # after it was stored, never before
+            view, log = await self.store.read(request.customer_id), await self.store.read_log(request.customer_id)
+            assert view.session or log.events
+        self.scheduled.append([request.customer_id for request in requests])
 
     async def record(self, *raw: Any) -> EventsAnswer:
         return await self.recorder.record(self.model, raw)
@@ -280,3 +289,47 @@ async def test_sales_that_cannot_be_told_do_not_undo_what_is_stored(
     recorder = EventRecorder(MemoryStore(), lambda: NOW, lambda _: True, fail)
     assert (await recorder.record(model, [purchase(1)])).accepted == 1
     assert "1 sales were stored, but do not count as trending: down" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["purchase", "click", "search", "return"])
+async def test_whatever_happens_asks_for_a_generation(shop: Shop, kind: str) -> None:
+    subject = {"article_id": None, "query": "red dress"} if kind == "search" else {}
+    assert (await shop.record(purchase(1, type=kind, **subject))).accepted == 1
+    assert shop.scheduled == [["c"]]
+
+
+async def test_a_call_asks_once_for_each_customer_to_whom_something_new_happened(shop: Shop) -> None:
+    await shop.record(purchase(1), purchase(2), purchase(3, customer_id="d"), purchase(4, type="click"))
+    assert [sorted(call) for call in shop.scheduled] == [["c", "d"]]
+    await shop.record(purchase(1), purchase(5, customer_id="e"), {"type": "purchase"})
+    assert shop.scheduled[1:] == [["e"]]
+    await shop.record(purchase(1), purchase(4, type="click"))
+    await shop.record()
+    assert len(shop.scheduled) == 2
+
+
+async def test_a_call_of_a_thousand_customers_asks_together(shop: Shop) -> None:
+    await shop.record(*(purchase(number, type="click", customer_id=f"customer {number}") for number in range(1000)))
+    (call,) = shop.scheduled
+    assert len(set(call)) == len(call) == 1000
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_what_was_stored_before_the_store_failed_asks_too(model: StyleModel, after: bool) -> None:
+    shop = Shop(Failing(2, after), model)
+    with pytest.raises(StoreUnavailable):
+        await shop.record(*(purchase(number, customer_id=f"customer {number}") for number in range(200)))
+    assert [len(call) for call in shop.scheduled] == [64]
+
+
+async def test_a_queue_that_is_away_does_not_undo_what_is_stored(
+    model: StyleModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(requests: Sequence[GenerationRequest]) -> None:
+        raise StoreUnavailable("down")
+
+    async def ignore(sales: Sequence[Sale]) -> None: ...
+
+    recorder = EventRecorder(MemoryStore(), lambda: NOW, lambda _: True, ignore, schedule=fail)
+    assert (await recorder.record(model, [purchase(1)])).accepted == 1
+    assert "events of 1 customers were stored, but ask for no generation: down" in caplog.text
