@@ -68,6 +68,7 @@ __all__ = [  # the names of the files too, which the spec knows since a bundle m
     "mixup",
     "open_generation",
     "pad_tokens",
+    "plain_text",
     "text_tokens",
     "write_ids",
     "write_memory",

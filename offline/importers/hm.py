@@ -6,6 +6,10 @@
 
 H&M publishes no stock, so every article counts as in stock throughout: deriving it from the sales would tell which
 articles sell inside the evaluation window. For the same reason a price is the median of the sales before the window.
+
+Nor does it publish what customers searched for and clicked on. On request, searches, clicks and result lists are
+derived (``offline.importers.derived``), and called so wherever they appear; purchases stay as they are, but that they
+are stamped at 20:00 of their day instead of 00:00, so that what leads up to them lies on the same day.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from model_store.dataset import DataSetFile
 from model_store.errors import InvalidData
 from model_store.records import Article, EventType
 from offline.importers.base import CsvFile, bring_file, day_name, window_start, write_articles
+from offline.importers.derived import MOMENT, DerivedSearches, Sales
 
 WINDOW_DAYS = 28
 
@@ -51,28 +56,46 @@ _WOMEN_INDEXES = {"Ladieswear", "Lingeries/Tights", "Ladies Accessories"}
 
 
 class HmImporter:
-    """See the module."""
+    """See the module. ``derived_seed``: searches and clicks are derived with it; None: there are none."""
 
-    def __init__(self, window_days: int | None = None):
+    def __init__(self, window_days: int | None = None, derived_seed: int | None = None):
         self.window_days = window_days or WINDOW_DAYS
+        self.derived_seed = derived_seed
 
     def write(self, source: Path, stage: Path) -> DataSetFile:
-        """Write articles, events and pictures."""
+        """Write articles, events and pictures, and the result lists of derived searches."""
         catalogue = CsvFile(source, "articles.csv", _ARTICLE_COLUMNS)
         records = _read_articles(catalogue)
-        sales = _write_events(source, stage, records)
+        derived = None if self.derived_seed is None else DerivedSearches(records, self.derived_seed)
+        sales, prices = _write_events(source, stage, records, derived)
+        if derived is not None:
+            derived.write_lists(stage, int(sales.day.min()))
         window = window_start(int(sales.day.max()), self.window_days)
-        prices = _median_prices(sales, window, len(records))
+        medians = _median_prices(sales, prices, window, len(records))
         pictures = _bring_pictures(source, stage, records)
         articles = [
             record.model_copy(update={"price": price if price > 0 else None, "image": picture})
-            for record, price, picture in zip(records, prices.tolist(), pictures, strict=True)
+            for record, price, picture in zip(records, medians.tolist(), pictures, strict=True)
         ]
         write_articles(stage, articles)
+        return self._describe(window)
+
+    def _describe(self, window: int) -> DataSetFile:
+        name = "H&M"
+        description = (
+            "H&M Personalized Fashion Recommendations, purchases by day. An article's price is the median"
+            f" of its sales before {day_name(window)}, the first day of the evaluation window; none where it had none."
+        )
+        if self.derived_seed is not None:
+            name = "H&M with derived searches"
+            description += (
+                " Purchases are real, stamped at 20:00 of their day. All searches, clicks and result lists are derived"
+                " from the catalogue's words for what was bought, with noise (events derived-…, seed"
+                f" {self.derived_seed}): figures that rest on them do not tell how real searches would have served."
+            )
         return DataSetFile(
-            name="H&M",
-            description="H&M Personalized Fashion Recommendations, purchases by day. An article's price is the median"
-            f" of its sales before {day_name(window)}, the first day of the evaluation window; none where it had none.",
+            name=name,
+            description=description,
             stock="H&M publishes no stock: every article counts as in stock throughout.",
             window_days=self.window_days,
         )
@@ -117,43 +140,67 @@ def gender(index: str, section: str) -> str | None:
     return None
 
 
-class _Sales:
-    """All sales as columns: article int32, day int64 (Unix seconds), price float32, each (rows)."""
+class _CustomerNumbers:
+    """Numbers of customer ids, given as they come."""
 
-    def __init__(self, article: NDArray[np.int32], day: NDArray[np.int64], price: NDArray[np.float32]):
-        self.article, self.day, self.price = article, day, price
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def of(self, column: pa.Array) -> NDArray[np.int32]:
+        """Numbers int32 (rows) of a column of ids."""
+        coded = column.dictionary_encode()
+        numbers = [self._numbers.setdefault(each, len(self._numbers)) for each in coded.dictionary.to_pylist()]
+        found: NDArray[np.int32] = np.asarray(numbers, np.int32)[coded.indices.to_numpy()]
+        return found
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids, by number."""
+        return list(self._numbers)
 
 
-def _write_events(source: Path, stage: Path, articles: list[Article]) -> _Sales:
-    """Stream the transactions into the events table. The same article twice in a day is two purchases."""
+def _write_events(
+    source: Path, stage: Path, articles: list[Article], derived: DerivedSearches | None
+) -> tuple[Sales, NDArray[np.float32]]:
+    """Stream the transactions into the events table, and what is derived behind them; returns sales and prices.
+
+    The same article twice in a day is two purchases.
+    """
     transactions = CsvFile(source, "transactions_train.csv", _SALES_COLUMNS)
     known = pa.array([article.article_id for article in articles])
-    parts: list[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float32]]] = []
+    customers = _CustomerNumbers()
+    parts: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.float32]]] = []
     with tables.TableWriter(stage, tables.EVENTS) as writer:
         for first_row, batch in transactions.batches():
             day = transactions.days(batch, "t_dat", first_row)
             price = transactions.prices(batch, "price", first_row).astype(np.float32)
             article = transactions.indices(batch, "article_id", first_row, known, "articles.csv")
+            customer_id = transactions.filled(batch, "customer_id", first_row)
             writer.write(
                 {
                     "event_id": [f"hm-{row}" for row in range(first_row, first_row + batch.num_rows)],
-                    "customer_id": transactions.filled(batch, "customer_id", first_row),
+                    "customer_id": customer_id,
                     "type": [EventType.PURCHASE.value] * batch.num_rows,
                     "article_id": batch.column("article_id"),
-                    "timestamp": day,
+                    "timestamp": day if derived is None else day + MOMENT,
                 }
             )
-            parts.append((article, day, price))
-    if not parts:
-        raise InvalidData("is empty; expected at least one purchase", file=transactions.name)
-    article, day, price = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return _Sales(article, day, price)
+            # Who bought matters only to what is derived: a plain import need not remember every customer.
+            customer = np.zeros(len(day), np.int32) if derived is None else customers.of(customer_id)
+            parts.append((customer, article, day, price))
+        if not parts:
+            raise InvalidData("is empty; expected at least one purchase", file=transactions.name)
+        customer, article, day, price = (np.concatenate(column) for column in zip(*parts, strict=True))
+        sales = Sales(customers.ids, customer, article, day)
+        if derived is not None:
+            derived.write_events(writer, sales)
+    return sales, price
 
 
-def _median_prices(sales: _Sales, window: int, articles: int) -> NDArray[np.float64]:
+def _median_prices(sales: Sales, price: NDArray[np.float32], window: int, articles: int) -> NDArray[np.float64]:
     """Median price of each article's sales before ``window``, float64 (articles), 0 where it had none."""
     before = sales.day < window
-    article, price = sales.article[before], sales.price[before]
+    article, price = sales.article[before], price[before]
     order = np.lexsort((price, article))
     counts = np.bincount(article, minlength=articles)
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])

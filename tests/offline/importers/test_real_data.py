@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import REAL_DATA
 from made_up_sources import write_csv
@@ -23,7 +25,7 @@ PART = 2_000
 
 
 @pytest.fixture(scope="module")
-def hm(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("real")
     source = folder / "source"
     source.mkdir()
@@ -35,8 +37,13 @@ def hm(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
         rows = [row for number, row in enumerate(csv.DictReader(file)) if number < PART or row["article_id"] in sold]
     write_csv(source / "transactions_train.csv", list(sales[0]), sales)
     write_csv(source / "articles.csv", list(rows[0]), rows)
-    import_data(HmImporter(), source, folder / "hm")
-    return DataSet.open(folder / "hm")
+    return source
+
+
+@pytest.fixture(scope="module")
+def hm(source: Path) -> DataSet:
+    import_data(HmImporter(), source, source.parent / "hm")
+    return DataSet.open(source.parent / "hm")
 
 
 def test_hm_comes_in(hm: DataSet) -> None:
@@ -58,6 +65,22 @@ def test_hm_pictures_can_be_read(hm: DataSet) -> None:
     picture = hm.image(article)
     assert picture is not None
     assert picture.startswith(b"\xff\xd8")
+
+
+def test_searches_are_derived_for_real_purchases(hm: DataSet, source: Path) -> None:
+    import_data(HmImporter(derived_seed=0), source, source.parent / "derived")
+    data = DataSet.open(source.parent / "derived")
+    real, stamped = hm.purchases(), data.purchases()
+    assert real.customer_ids == stamped.customer_ids
+    np.testing.assert_array_equal(real.article, stamped.article)
+    np.testing.assert_array_equal(real.timestamp, stamped.timestamp - 20 * 3_600)
+    kinds = Counter(kind for batch in data.events() for kind in batch.column("type").to_pylist())
+    orders = int(real.order.max()) + 1
+    assert 0.55 < kinds["search"] / orders < 0.72
+    assert 1.2 < kinds["click"] / orders < 2.2
+    queries = {query for batch in data.search_results() for query in batch.column("query").to_pylist()}
+    assert {"black dress", "dress", "striped t-shirt", "leggings"} <= queries
+    assert not any("unknown" in query or "other " in query for query in queries)
 
 
 def test_rtr_comes_in_whole(tmp_path: Path) -> None:
