@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,17 @@ from offline.models.fashion_dna import FashionDnaNetwork
 from offline.models.residual import ResidualNetwork
 from offline.models.style_lstm import StyleLstmNetwork
 
+Arrays = Mapping[str, NDArray[Any]]
 OPSET = 18
 _IR_VERSION = 10  # what onnxruntime ≥ 1.20 reads
+_OUTPUT = "output_of_the_whole_graph"
 _EXAMPLES, _EXAMPLE_TAGS = 2, 3  # axes that stay free need an example size other than 0 and 1
 
 
 def write_image_encoder(path: Path, network: ResidualNetwork, height: int, width: int) -> None:
     """``image`` uint8 (B, height, width, 3) → ``embedding`` float32 (B, E); pixels are scaled inside the graph."""
     image = torch.zeros(_EXAMPLES, height, width, 3, dtype=torch.uint8)
-    _export(path, network, {"image": image}, "embedding", {"image": {0: torch.export.Dim("batch")}})
+    export_network(path, network, {"image": image}, "embedding", {"image": {0: torch.export.Dim("batch")}})
 
 
 def write_fashion_dna(path: Path, network: FashionDnaNetwork, numeric: int, image: int) -> None:
@@ -46,25 +48,37 @@ def write_fashion_dna(path: Path, network: FashionDnaNetwork, numeric: int, imag
         "image_embedding": torch.zeros(_EXAMPLES, image),
     }
     free = {"tag_ids": {0: batch, 1: tags}, "numeric": {0: batch}, "image_embedding": {0: batch}}
-    _export(path, network, inputs, "dna", free)
+    export_network(path, network, inputs, "dna", free)
 
 
-def _export(
+def export_network(
     path: Path, network: nn.Module, inputs: Mapping[str, Tensor], output: str, free: Mapping[str, dict[int, Any]]
 ) -> None:
+    """Through torch's exporter: example ``inputs`` by name in the order of ``forward``, and their ``free`` axes."""
     with _in_eval_mode(network), _quiet_exporter():
         program = torch.onnx.export(
             network,
             tuple(value.to(_device(network)) for value in inputs.values()),
             input_names=list(inputs),
-            output_names=[output],
+            output_names=[_OUTPUT],
             dynamic_shapes=tuple(free.values()),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
     assert program is not None
-    _save(path, program.model_proto)
+    model = program.model_proto
+    _rename(model.graph, {output: f"{output}_inside", _OUTPUT: output})
+    _save(path, model)
+
+
+def _rename(graph: Any, names: Mapping[str, str]) -> None:
+    """Call values otherwise; the exporter takes inner names from the network, where the output's may be one."""
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(value, value) for value in values]
+    for part in (*graph.output, *graph.value_info, *graph.initializer):
+        part.name = names.get(part.name, part.name)
 
 
 def _device(network: nn.Module) -> torch.device:
@@ -120,32 +134,40 @@ def write_style_lstm(path: Path, network: StyleLstmNetwork) -> None:
         helper.make_node("Squeeze", ["last_cell", "axis_0"], ["cell_out"]),
     ]
     inputs = [
-        _declare("steps", "B", "T", step_size),
-        _declare("lengths", "B", kind=TensorProto.INT32),
-        _declare("hidden", "B", MEMORY_SIZE),
-        _declare("cell", "B", MEMORY_SIZE),
+        declare("steps", "B", "T", step_size),
+        declare("lengths", "B", kind=TensorProto.INT32),
+        declare("hidden", "B", MEMORY_SIZE),
+        declare("cell", "B", MEMORY_SIZE),
     ]
     outputs = [
-        _declare("style", "B", "T", DNA_SIZE),
-        _declare("hidden_out", "B", MEMORY_SIZE),
-        _declare("cell_out", "B", MEMORY_SIZE),
+        declare("style", "B", "T", DNA_SIZE),
+        declare("hidden_out", "B", MEMORY_SIZE),
+        declare("cell_out", "B", MEMORY_SIZE),
     ]
-    weights = [numpy_helper.from_array(value, name) for name, value in _lstm_weights(network).items()]
-    graph = helper.make_graph(nodes, "style_lstm", inputs, outputs, weights)
+    save_graph(path, "style_lstm", nodes, inputs, outputs, _lstm_weights(network))
+
+
+def save_graph(
+    path: Path, name: str, nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], weights: Arrays
+) -> None:
+    """Write a graph put together by hand; ``weights`` by the names that its nodes take them under."""
+    initialisers = [numpy_helper.from_array(value, key) for key, value in weights.items()]
+    graph = helper.make_graph(nodes, name, inputs, outputs, initialisers)
     opset = helper.make_opsetid("", OPSET)
     _save(path, helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="modiste"))
 
 
-def _declare(name: str, *shape: str | int, kind: int = TensorProto.FLOAT) -> Any:
+def declare(name: str, *shape: str | int, kind: int = TensorProto.FLOAT) -> Any:
+    """An input or output of a graph; axes with a name are free."""
     return helper.make_tensor_value_info(name, kind, list(shape))
 
 
-def _lstm_weights(network: StyleLstmNetwork) -> dict[str, NDArray[Any]]:
+def _lstm_weights(network: StyleLstmNetwork) -> Arrays:
     weights = {name: value.detach().cpu().float().numpy() for name, value in network.state_dict().items()}
-    biases = [_onnx_gate_order(weights[f"lstm.bias_{part}_l0"]) for part in ("ih", "hh")]
+    biases = [onnx_gate_order(weights[f"lstm.bias_{part}_l0"]) for part in ("ih", "hh")]
     return {
-        "weight": _onnx_gate_order(weights["lstm.weight_ih_l0"])[None],  # (1, 4 · 256, D)
-        "recurrence": _onnx_gate_order(weights["lstm.weight_hh_l0"])[None],  # (1, 4 · 256, 256)
+        "weight": onnx_gate_order(weights["lstm.weight_ih_l0"])[None],  # (1, 4 · 256, D)
+        "recurrence": onnx_gate_order(weights["lstm.weight_hh_l0"])[None],  # (1, 4 · 256, 256)
         "bias": np.concatenate(biases)[None],  # (1, 8 · 256)
         "projection": np.ascontiguousarray(weights["project.weight"].T),  # (256, 128)
         "projection_bias": weights["project.bias"],
@@ -154,7 +176,7 @@ def _lstm_weights(network: StyleLstmNetwork) -> dict[str, NDArray[Any]]:
     }
 
 
-def _onnx_gate_order(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def onnx_gate_order(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Torch stacks the gates as input, forget, cell, output; ONNX as input, output, forget, cell."""
     into, forget, cell, out = np.split(rows, 4)
     return np.concatenate([into, out, forget, cell])
