@@ -34,7 +34,7 @@ ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 grouped keys, two norms); Llama with grouped keys; Qwen 2, whose keys have biases; Qwen 3, which norms its keys."""
 
 END = "<|endoftext|>"
-VOCABULARY = 512
+VOCABULARY = 480  # unlike any other size: onnxruntime-genai takes any matrix with as many rows for the head
 _SIZE, _HEADS, _LAYERS, _PLACES = 128, 4, 2, 1_024
 _SPREAD = 0.15  # of the random weights: wide enough that one token is clearly the likeliest
 
