@@ -144,11 +144,13 @@ class IdEmbeddingsConfig(Schedule):
     """CORE (Hou et al. 2022): ``variant`` trm or ave, softmax over cosines divided by ``temperature``.
 
     Articles with fewer than ``min_actions`` clicks and purchases in training share the cold embedding, which is
-    trained by putting it in the place of a known one with probability ``cold_share``. Sequences are cut to the latest
-    ``max_actions``; at most ``max_sequences`` are drawn per epoch.
+    trained by putting it in the place of a known one with probability ``cold_share``. Sequences are cut into stretches
+    of ``max_actions``; at most ``max_sequences`` of them are drawn per epoch. ``predict``: what follows a prefix and
+    is learned from it. ``dropout`` is the transformer's, ``item_dropout`` that of articles' embeddings.
     """
 
     variant: Literal["trm", "ave"] = "trm"
+    predict: Literal["purchases", "actions"] = "purchases"
     temperature: Annotated[float, Field(gt=0, le=1)] = 0.07
     layers: Positive = 2
     heads: Positive = 2
@@ -162,22 +164,25 @@ class IdEmbeddingsConfig(Schedule):
 
 
 class QueryMemoryConfig(_Section):
-    """The query-product memory (Amazon 2024, §4.2): Q ``nearest_queries``, V ``top_articles``; ``positions`` kept.
+    """The query-product memory (Amazon 2024, §4.2): Q ``nearest_queries``, V ``top_articles``.
 
+    Of each query ``positions`` articles are kept, of which some are out of stock at any moment; of more than
+    ``max_queries`` queries those most often shown.
     ``clip``: a ``transformers`` CLIP directory or hub id whose text encoder makes the keys; empty: the title encoder.
     """
 
     nearest_queries: Annotated[int, Field(ge=1, le=100)] = 3
     top_articles: Annotated[int, Field(ge=1, le=100)] = 5
     positions: Positive = 20
+    max_queries: Positive = 100_000
     clip: str = ""
 
 
 class StandInConfig(Schedule):
     """The small base model that the pipeline trains itself where no other is named: a Llama of 5 to 15 million weights.
 
-    Its tokenizer and weights learn from the shop's own titles, attributes and result lists, ``documents`` of them an
-    epoch, cut to ``tokens``.
+    Its tokenizer and weights learn from the shop's own titles, attributes and result lists: ``documents`` made of them
+    an epoch, cut to ``tokens``. A prompt's tokens count ``prompt_weight`` times as much as its response's.
     """
 
     vocabulary: Annotated[int, Field(ge=300, le=100_000)] = 4_096
@@ -187,6 +192,7 @@ class StandInConfig(Schedule):
     heads: Positive = 4
     tokens: Annotated[int, Field(ge=64, le=32_768)] = 1_024
     documents: Positive = 4_000
+    prompt_weight: Annotated[float, Field(ge=0, le=1)] = 0.3
 
 
 class LoraConfig(_Section):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from offline.search_pairs import Pairs, find_pairs
 from offline.training import Curve, Rows, derive, fit, seed_torch, shuffled_batches
 from offline.world import World
 
+Network = TypeVar("Network", bound=nn.Module)
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
@@ -45,19 +46,24 @@ _HELD_OUT, _CANDIDATES = 5_000, 20_000  # pairs that validation ranks, and title
 _ENCODE_BATCH = 512
 
 
-class TitleEncoder:
-    """Texts → embeddings in torch: ``tokenizer`` as ``tokenizer.json`` has it, and a ``network`` of any kind.
+class TorchEncoder(Generic[Network]):
+    """Texts → embeddings in torch: ``tokenizer`` as ``tokenizer.json`` has it, ``network`` as ONNX graphs take it."""
 
-    ``curve`` tells how it was trained; empty where it was not.
-    """
-
-    def __init__(self, tokenizer: str, network: nn.Module, curve: Curve | None = None):
-        self.tokenizer, self.network, self.curve = tokenizer, network, curve or []
+    def __init__(self, tokenizer: str, network: Network):
+        self.tokenizer, self.network = tokenizer, network
         self._reader = read_tokenizer_text(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> Float32:
         """float32 (B, 128), each of length 1."""
         return encode_tokens(self.network, [text_tokens(self._reader, text) for text in texts])
+
+
+class TitleEncoder(TorchEncoder[TitleEncoderNetwork]):
+    """``curve`` tells how it was trained; the score is the mean reciprocal rank of what held-out queries led to."""
+
+    def __init__(self, tokenizer: str, network: TitleEncoderNetwork, curve: Curve):
+        super().__init__(tokenizer, network)
+        self.curve = curve
 
 
 def encode_titles(encoder: TitleEncoder, data: DataSet) -> Float32:
