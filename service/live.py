@@ -16,17 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from model_store import golden
-from model_store.bundle import Bundle, open_bundle, read_manifest, set_current, versions
+from model_store.bundle import Bundle, load_articles, open_bundle, read_manifest, set_current, versions
 from model_store.errors import InvalidBundle, ModisteError
+from model_store.generation import Generation, open_generation
 from service.catalogue.encoder import CatalogueEncoder
 from service.catalogue.follower import CatalogueFollower
 from service.catalogue.store import CatalogueStore
 from service.choice import Choice, SharedChoice, candidates
+from service.engine.ids import IdSpace
 from service.engine.index import ArticleIndex
+from service.engine.mixup import Mixup
 from service.engine.ranking import Ranker
 from service.engine.style import StyleModel
 from service.errors import ActivationInProgress, NotReady, StoreUnavailable, UnknownBundle
 from service.metrics import Metrics
+from service.titles import TitleVectors
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +40,10 @@ CANCEL_AGAIN = 0.05  # seconds
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """One bundle, and everything that is made of it. ``index`` follows the catalogue; the rest never changes."""
+    """One bundle, and everything that is made of it. ``index`` follows the catalogue; the rest never changes.
+
+    ``titles``: embeds generated titles and queries, where the bundle has a generating half.
+    """
 
     bundle: Bundle
     style: StyleModel
@@ -44,6 +51,7 @@ class Live:
     index: ArticleIndex
     encoder: CatalogueEncoder
     follower: CatalogueFollower
+    titles: TitleVectors | None = None
 
     @property
     def version(self) -> str:
@@ -57,20 +65,32 @@ def open_live(folder: Path, catalogue: CatalogueStore) -> Live:
     """
     bundle = open_bundle(folder)
     try:
-        golden.check(bundle)
-        index, encoder = ArticleIndex(), CatalogueEncoder(bundle)
-        return Live(
-            bundle,
-            StyleModel.of_bundle(bundle, index.dna_of),
-            Ranker(bundle.manifest.blend),
-            index,
-            encoder,
-            CatalogueFollower(catalogue, encoder, index),
-        )
+        half = _open_half(bundle)
+        golden.check(bundle, generation=half)
+        return _live(bundle, half, catalogue)
     except ModisteError:
         raise
     except Exception as error:  # what a graph that loads may raise when it runs has no common base
         raise InvalidBundle(f"{folder}: cannot be served ({type(error).__name__}: {error})") from error
+
+
+def _open_half(bundle: Bundle) -> Generation | None:
+    spec = bundle.manifest.generation
+    return None if spec is None else open_generation(bundle.folder, spec, load_articles(bundle)[0])
+
+
+def _live(bundle: Bundle, half: Generation | None, catalogue: CatalogueStore) -> Live:
+    """All parts of a bundle put together; of its generating half what answers need, which is not its memory."""
+    blend = bundle.manifest.blend
+    if half is None:
+        index, encoder, ranker, titles = ArticleIndex(), CatalogueEncoder(bundle), Ranker(blend), None
+    else:
+        ids = IdSpace(half.ids)
+        index = ArticleIndex(titles=True, place_of=ids.place_of)
+        encoder = CatalogueEncoder(bundle, title_encoder=half.title_encoder)
+        ranker, titles = Ranker(blend, Mixup(ids, half.spec.mixup)), TitleVectors(half.title_encoder)
+    style = StyleModel.of_bundle(bundle, index.dna_of)
+    return Live(bundle, style, ranker, index, encoder, CatalogueFollower(catalogue, encoder, index), titles)
 
 
 class Lives:

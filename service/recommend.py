@@ -1,7 +1,8 @@
-"""What one customer should see: state read → style at a moment → strategy → ranked articles → JSON.
+"""What one customer should see: state read → style at a moment, and intent → strategy → ranked articles → JSON.
 
-Everything that is asked for lies in memory but the customer's state, which is one round trip to the store. While the
-store does not answer, what was last known of the customer stands in for it, and the answer says so.
+Everything that is asked for lies in memory but what is known of the customer, which is one round trip to the store, and
+a second one where they are searching. While the store does not answer, what was last known of the customer stands in
+for it, and the answer says so.
 """
 
 from __future__ import annotations
@@ -14,21 +15,20 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-import orjson
 
-from model_store.popularity import trend_score
 from model_store.records import Event, EventType
+from service import answers
 from service.breaker import Breaker
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex
 from service.engine.ranking import RankedArticle, Strategy, Taste
-from service.engine.similar import similar
 from service.engine.space import Float32
 from service.engine.trending import TrendSnapshot
-from service.errors import StoreUnavailable, UnknownArticle
+from service.errors import StoreUnavailable
+from service.intents import NOTHING, Found, Intents, Question, listens, remembered
 from service.live import Live
 from service.metrics import Metrics
-from service.state.customer import CustomerState, CustomerView, empty_state
+from service.state.customer import NO_LOG, CustomerState, CustomerView, Revision, empty_state
 from service.state.store import CustomerStore
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,10 @@ class Trends(Protocol):
 
 @dataclass(frozen=True)
 class Wish:
-    """One request for recommendations. ``at``: Unix seconds, None for now."""
+    """One request for recommendations. ``at``: Unix seconds, None for now.
+
+    ``query``: what the customer is searching for; ``wait``: seconds that a fresh generation is worth.
+    """
 
     customer_id: str
     n: int = 20
@@ -56,16 +59,26 @@ class Wish:
     exclude_purchased: bool = True
     at: int | None = None
     explain: bool = False
+    query: str | None = None
+    wait: float = 0.0
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a customer at the moment that is asked for. ``at``: Unix seconds."""
+    """What is known of a customer at the moment that is asked for. ``at``: Unix seconds.
+
+    ``view``: as it was read, with the state that the live bundle makes of it.
+    """
 
     state: CustomerState
-    session: tuple[Event, ...]
+    view: CustomerView
     at: int
     degraded: bool
+
+    @property
+    def session(self) -> tuple[Event, ...]:
+        """Clicks and searches, oldest first."""
+        return self.view.session
 
     @property
     def cold(self) -> bool:
@@ -80,11 +93,12 @@ class Recommender:
         self,
         customers: CustomerStore,
         trends: Trends,
+        intents: Intents,
         breaker: Breaker,
         metrics: Metrics,
         clock: Callable[[], int],
     ):
-        self._customers, self._trends, self._breaker = customers, trends, breaker
+        self._customers, self._trends, self._intents, self._breaker = customers, trends, intents, breaker
         self._metrics, self._clock = metrics, clock
         self._last_known: OrderedDict[str, CustomerView] = OrderedDict()
 
@@ -92,20 +106,26 @@ class Recommender:
         """The answer's JSON (``service.http.schemas.Recommendations``), from the one bundle ``live``."""
         start = time.perf_counter()
         known = await self._known(live, wish)
+        found = NOTHING
+        if listens(live, wish.strategy):
+            known, found, waited = await self._listen(live, wish, known)
+            start += waited
         trend = await self._trend(wish.at)
         read = time.perf_counter()
         taste = taste_of(live, known)
         styled = time.perf_counter()
+        filters = _without_purchased(wish, known.state)
         ranked = live.ranker.rank(
             live.index,
             taste,
             wish.n,
             strategy=wish.strategy,
             trending=trend,
-            filters=_without_purchased(wish, known.state),
+            filters=filters,
+            intent=found.intent,
         )
         searched = time.perf_counter()
-        answer = _answer(live, wish, known, taste, trend, ranked)
+        answer = _answer(live, wish, known, found, ranked, _explanations(live, wish, taste, trend, found, filters))
         self._metrics.observe_stages(
             redis=read - start, lstm=styled - read, search=searched - styled, total=time.perf_counter() - start
         )
@@ -113,9 +133,10 @@ class Recommender:
             self._metrics.degraded.inc()
         return answer
 
-    def forget(self, customer_id: str) -> None:
-        """Keep nothing of an erased customer."""
+    async def forget(self, customer_id: str) -> None:
+        """Keep nothing of an erased customer, and have nothing written for them. Raises StoreUnavailable."""
         self._last_known.pop(customer_id, None)
+        await self._intents.forget(customer_id)
 
     async def _known(self, live: Live, wish: Wish) -> Known:
         """State and session from the store, or from memory while it does not answer."""
@@ -123,18 +144,41 @@ class Recommender:
         if self._breaker.may_try():
             try:
                 view = await self._customers.read(customer_id)
-                state = await self._state(live, customer_id, view, wish.at)
+                state, revision = await self._state(live, customer_id, view, wish.at)
             except StoreUnavailable as error:
                 log.warning("recommending from memory: %s", error)
                 self._breaker.failed()
             else:
                 self._breaker.succeeded()
+                view = replace(view, state=state, revision=revision)
                 if wish.at is None:
-                    self._remember(customer_id, CustomerView(state, view.revision, view.load_session))
-                return Known(state, view.session, self._moment(wish, state), degraded=False)
+                    self._remember(customer_id, view)
+                return Known(state, view, self._moment(wish, state), degraded=False)
         view = self._last_known.get(customer_id, CustomerView())
         state = _usable(live, view.state)
-        return Known(state, view.session, self._moment(wish, state), degraded=True)
+        return Known(state, view, self._moment(wish, state), degraded=True)
+
+    async def _listen(self, live: Live, wish: Wish, known: Known) -> tuple[Known, Found, float]:
+        """What was generated for the customer, and where a fresh one was waited for, what is known since, and seconds.
+
+        What was generated speaks of now: at another moment only a query counts.
+        """
+        question, waited = Question(wish.customer_id, wish.query, wish.wait), 0.0
+        if wish.at is not None or known.degraded:
+            past = wish.at is not None and wish.query is None
+            return known, NOTHING if past else remembered(live, question, known.view), waited
+        try:
+            found = await self._intents.find(live, question, known.view)
+            if self._intents.ask(question, known.view, found) and question.wait:
+                begun = time.perf_counter()
+                await self._intents.wait(live, question, known.view)
+                waited = time.perf_counter() - begun
+                known = await self._known(live, wish)
+                found = await self._intents.find(live, question, known.view)
+        except StoreUnavailable as error:
+            log.warning("recommending without what was generated last: %s", error)
+            found = remembered(live, question, known.view)
+        return known, found, waited
 
     async def _trend(self, at: int | None) -> TrendSnapshot:
         """Sales before the moment; while those cannot be read, the last ones that were."""
@@ -143,21 +187,23 @@ class Recommender:
         except StoreUnavailable:
             return await self._trends.snapshot(None)
 
-    async def _state(self, live: Live, customer_id: str, view: CustomerView, at: int | None) -> CustomerState:
-        """The state that ``live``'s bundle makes of the history up to ``at``."""
+    async def _state(
+        self, live: Live, customer_id: str, view: CustomerView, at: int | None
+    ) -> tuple[CustomerState, Revision]:
+        """The state that ``live``'s bundle makes of the history up to ``at``, and the revision of the whole of it."""
         state = view.state
         if state is not None and live.style.fits(state) and not _lies_before_pending(at, state):
-            return state
+            return state, view.revision or NO_LOG
         history = await self._customers.read_log(customer_id)
         if not history.events:
-            return empty_state(live.style.bundle_version)
+            return empty_state(live.style.bundle_version), history.revision
         if state is None or not live.style.fits(state):
             state = live.style.replay(history.events)
             self._metrics.replays.inc()
             await self._customers.put_state(customer_id, state, history.revision)
         if at is not None and _lies_before_pending(at, state):
-            return live.style.replay([event for event in history.events if event.timestamp <= at])
-        return state
+            return live.style.replay([event for event in history.events if event.timestamp <= at]), history.revision
+        return state, history.revision
 
     def _moment(self, wish: Wish, state: CustomerState) -> int:
         """The time to read the style at: what is asked for, else now, but never before the latest purchase."""
@@ -170,23 +216,6 @@ class Recommender:
         self._last_known.move_to_end(customer_id)
         if len(self._last_known) > LAST_KNOWN:
             self._last_known.popitem(last=False)
-
-
-def similar_articles(live: Live, article_id: str, n: int, filters: Filters) -> bytes:
-    """The JSON (``service.http.schemas.SimilarArticles``) of what in stock is closest to an article of the catalogue.
-
-    Raises UnknownArticle.
-    """
-    dna = live.index.dna_of(article_id)
-    if dna is None or not live.index.knows(article_id):
-        raise UnknownArticle(f"article '{article_id}' is not in the catalogue")
-    found = similar(live.index, dna, n, replace(filters, exclude=filters.exclude | {article_id}))
-    articles = b",".join(
-        _with(live.index, neighbour, {"score": float(score)})
-        for neighbour, score in zip(found.article_ids, found.scores, strict=True)
-    )
-    head = orjson.dumps({"article_id": article_id, "bundle": live.version})
-    return head[:-1] + b',"articles":[' + articles + b"]}"
 
 
 def taste_of(live: Live, known: Known) -> Taste:
@@ -220,52 +249,42 @@ def _without_purchased(wish: Wish, state: CustomerState) -> Filters:
     return replace(wish.filters, exclude=wish.filters.exclude.union(state.purchased, state.returned))
 
 
+def _explanations(
+    live: Live, wish: Wish, taste: Taste, trend: TrendSnapshot, found: Found, filters: Filters
+) -> answers.ScoreExplanations | None:
+    if not wish.explain:
+        return None
+    listed = None if found.intent is None else live.ranker.mixup(live.index, found.intent, filters)
+    return answers.ScoreExplanations(live, taste, trend, listed)
+
+
 def _answer(
-    live: Live, wish: Wish, known: Known, taste: Taste, trend: TrendSnapshot, ranked: Sequence[RankedArticle]
+    live: Live,
+    wish: Wish,
+    known: Known,
+    found: Found,
+    ranked: Sequence[RankedArticle],
+    explanations: answers.ScoreExplanations | None,
 ) -> bytes:
     head: dict[str, Any] = {
         "customer_id": wish.customer_id,
         "bundle": live.version,
         "strategy": wish.strategy,
         "degraded": known.degraded,
-        "generation": "none",
+        "generation": found.freshness,
     }
-    if wish.explain:
-        head["explain"] = _explain(known, taste)
-    articles: list[bytes] = []
-    for each in ranked:
-        more: dict[str, Any] = {"score": each.score, "sources": each.sources}
-        if wish.explain:
-            more["explain"] = _explain_score(live, taste, trend, each.article_id)
-        articles.append(_with(live.index, each.article_id, more))
-    return orjson.dumps(head)[:-1] + b',"articles":[' + b",".join(articles) + b"]}"
+    if explanations is not None:
+        head["explain"] = _explain(known, explanations.taste, found)
+    explained = [None if explanations is None else explanations.of(each.article_id) for each in ranked]
+    return answers.recommendations(head, live.index, list(zip(ranked, explained, strict=True)))
 
 
-def _with(index: ArticleIndex, article_id: str, more: dict[str, Any]) -> bytes:
-    """The article's own JSON, which was written when it came into the index, and what this answer adds to it."""
-    article = index.article_json(article_id)
-    assert article is not None
-    return article[:-1] + b"," + orjson.dumps(more)[1:]
-
-
-def _explain(known: Known, taste: Taste) -> dict[str, Any]:
+def _explain(known: Known, taste: Taste, found: Found) -> dict[str, Any]:
     return {
         "at": known.at,
         "cold": known.cold,
         "purchases": len(known.state.purchased),
         "session_events": len(known.session),
         "session_counts": taste.session is not None,
-    }
-
-
-def _explain_score(live: Live, taste: Taste, trend: TrendSnapshot, article_id: str) -> dict[str, Any]:
-    """The parts that a score may be made of; which of them count depends on the strategy (``engine.ranking``)."""
-    dna = live.index.dna_of(article_id)
-    sales = trend.sales.get(article_id, 0.0)
-    return {
-        "style": None if dna is None or taste.style is None else float(dna @ taste.style),
-        "session": None if dna is None or taste.session is None else float(dna @ taste.session),
-        "recent_sales": sales,
-        "trend": float(trend_score(np.array([sales]))[0]),
-        "trend_weight": live.bundle.manifest.blend.trend,
+        "generation": answers.explain_generation(found),
     }

@@ -1,4 +1,4 @@
-"""Articles → Fashion DNA by one bundle's graphs, or straight from its table where training has encoded the very same.
+"""Articles → Fashion DNA and title embeddings, by one bundle's graphs or from its tables of what training encoded.
 
 Nothing here waits for anything but the processor: call it in a thread where an event loop must go on.
 """
@@ -15,10 +15,11 @@ from model_store import DNA_SIZE
 from model_store.article_features import ArticleEncoder, Image8, article_fingerprint, decode_image
 from model_store.bundle import Bundle, load_articles
 from model_store.errors import InvalidRecord
+from model_store.generation import TEXT_SIZE, TextEncoder, load_titles
 from model_store.graphs import encode_articles, open_graphs
 from model_store.records import Article
 from service.catalogue.pictures import kept_picture
-from service.catalogue.records import Float32, StoredArticle
+from service.catalogue.records import CatalogueEntry, Float32, StoredArticle
 from service.engine.space import InvalidVector, check_vectors
 from service.engine.style import bundle_stamp
 
@@ -56,10 +57,14 @@ def prepare(article: Article, image: bytes | None) -> StoredArticle:
 
 
 class CatalogueEncoder:
-    """Encodes articles by one bundle. May be called from several threads."""
+    """Encodes articles by one bundle. May be called from several threads.
 
-    def __init__(self, bundle: Bundle, threads: int = 1):
+    ``title_encoder``: the bundle's, where it has a generating half.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 1, *, title_encoder: TextEncoder | None = None):
         self._bundle, self._spec = bundle, bundle.manifest.article_spec
+        self._title_encoder = title_encoder
         self._features, self._graphs = ArticleEncoder(self._spec), open_graphs(bundle, threads)
 
     @property
@@ -82,14 +87,41 @@ class CatalogueEncoder:
             self._encode_batch(articles, unknown[start : start + BATCH], dna, refused)
         return Encoded(dna, refused)
 
+    @property
+    def encodes_titles(self) -> bool:
+        """Whether the bundle has a generating half, whose index holds title embeddings."""
+        return self._title_encoder is not None
+
+    def encode_titles(self, entries: Sequence[CatalogueEntry], *, from_table: bool = False) -> Float32:
+        """Title embeddings, float32 (N, 128), each of length 1.
+
+        ``from_table``: as training computed them, where it did; for whole catalogues, since the table is read for it.
+        """
+        assert self._title_encoder is not None
+        if not from_table:
+            return self._title_encoder.encode([entry.article.title for entry in entries])
+        rows = [self._table.row_of.get(bytes.fromhex(entry.fingerprint), -1) for entry in entries]
+        embedding = np.zeros((len(entries), TEXT_SIZE), np.float32)
+        known = np.array(rows, np.int64) >= 0
+        embedding[known] = self._titles[[row for row in rows if row >= 0]]
+        unknown = [entry.article.title for entry, row in zip(entries, rows, strict=True) if row < 0]
+        if unknown:
+            embedding[~known] = self._title_encoder.encode(unknown)
+        return embedding
+
     def forget_table(self) -> None:
-        """Free the trained catalogue's table; it is read again where it is needed."""
+        """Free the trained catalogue's tables; they are read again where they are needed."""
         self.__dict__.pop("_table", None)
+        self.__dict__.pop("_titles", None)
 
     @cached_property
     def _table(self) -> _Table:
         _, fingerprints, dna = load_articles(self._bundle)
         return _Table({bytes.fromhex(digest): row for row, digest in enumerate(fingerprints)}, dna)
+
+    @cached_property
+    def _titles(self) -> Float32:
+        return load_titles(self._bundle.folder, len(self._table.dna))
 
     def _encode_batch(
         self, articles: Sequence[StoredArticle], batch: Sequence[int], dna: Float32, refused: dict[int, InvalidRecord]

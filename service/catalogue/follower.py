@@ -28,7 +28,11 @@ AT_ONCE = 128
 
 
 class CatalogueFollower:
-    """Fills an index, and follows what changes. Articles that its bundle has not encoded yet are encoded here."""
+    """Fills an index, and follows what changes. Articles that its bundle has not encoded yet are encoded here.
+
+    Title embeddings are not shared between workers as Fashion DNA is: each depends on a short text alone, and stays in
+    the index for as long as that does not change.
+    """
 
     def __init__(self, store: CatalogueStore, encoder: CatalogueEncoder, index: ArticleIndex):
         self._store, self._encoder, self._index = store, encoder, index
@@ -120,22 +124,47 @@ class CatalogueFollower:
             some = entries[start : start + AT_ONCE]
             encoded = {entry.article.article_id: entry.dna for entry in some if entry.dna is not None}
             encoded.update(await self._encode([entry for entry in some if entry.dna is None]))
-            self._put(some, encoded)
+            titles = await self._titles([entry for entry in some if entry.live and entry.article.article_id in encoded])
+            self._put(some, encoded, titles)
             if self._seen is not None:
                 self._seen.update(entry.article.article_id for entry in some if entry.live)
             await asyncio.sleep(0)
 
-    def _put(self, entries: Sequence[CatalogueEntry], dna: Mapping[str, Float32]) -> None:
+    def _put(
+        self, entries: Sequence[CatalogueEntry], dna: Mapping[str, Float32], titles: Mapping[str, Float32] | None
+    ) -> None:
         live = [entry for entry in entries if entry.live and entry.article.article_id in dna]
         if live:
-            vectors = np.stack([dna[entry.article.article_id] for entry in live])
-            self._index.upsert_many([entry.article for entry in live], vectors, [entry.in_stock for entry in live])
+            ids = [entry.article.article_id for entry in live]
+            self._index.upsert_many(
+                [entry.article for entry in live],
+                np.stack([dna[article_id] for article_id in ids]),
+                [entry.in_stock for entry in live],
+                None if titles is None else np.stack([titles[article_id] for article_id in ids]),
+            )
         for entry in entries:
             article_id = entry.article.article_id
             if not entry.live or article_id not in dna:
                 self._index.remove(article_id)
             if not entry.live and article_id in dna:
                 self._index.remember_dna(article_id, dna[article_id])
+
+    async def _titles(self, entries: Sequence[CatalogueEntry]) -> dict[str, Float32] | None:
+        """Title embeddings, of what the index does not hold with this title already; None where it holds none."""
+        if not self._encoder.encodes_titles:
+            return None
+        same = [
+            entry.article.article_id
+            for entry in entries
+            if self._index.title_of(entry.article.article_id) == entry.article.title
+        ]
+        titles = dict(zip(same, self._index.title_vectors_of(same), strict=True))
+        others = [entry for entry in entries if entry.article.article_id not in titles]
+        if others:
+            loading = self._seen is not None
+            encoded = await asyncio.to_thread(self._encoder.encode_titles, others, from_table=loading)
+            titles.update(zip((entry.article.article_id for entry in others), encoded, strict=True))
+        return titles
 
     async def _encode(self, entries: Sequence[CatalogueEntry]) -> dict[str, Float32]:
         """DNA of what this bundle meets for the first time; shared with the other workers."""

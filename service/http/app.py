@@ -16,10 +16,12 @@ from service.catalogue.intake import CatalogueIntake
 from service.catalogue.redis_store import RedisCatalogue
 from service.choice import RedisChoice
 from service.events import EventRecorder
+from service.generation.redis_queue import RedisGenerationQueue
 from service.http import articles, customers, errors, events, operations
 from service.http.middleware import ApiKeys, BodyLimit, Measured, RawPath, RequestIds
 from service.http.openapi import describe
 from service.http.services import Services
+from service.intents import Intents, Scheduler
 from service.live import Lives
 from service.metrics import Metrics
 from service.recommend import Recommender
@@ -79,7 +81,7 @@ def _lifespan(
         try:
             parts = _parts(settings, client, metrics, clock)
             app.state.services = parts
-            async with parts.lives.running():
+            async with parts.lives.running(), _closing(parts.scheduler):
                 yield
         finally:
             await client.aclose()
@@ -87,11 +89,22 @@ def _lifespan(
     return lifespan
 
 
+@asynccontextmanager
+async def _closing(scheduler: Scheduler | None) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        if scheduler is not None:
+            await scheduler.aclose()
+
+
 def _parts(settings: Settings, client: Client, metrics: Metrics, clock: Callable[[], int]) -> Services:
     customers, sales = RedisStore(client), RedisTrendStore(client)
     catalogue = RedisCatalogue(client)
     lives = Lives(settings.store, catalogue, RedisChoice(client), clock=time.time)
     breaker = Breaker(time.monotonic)
+    scheduler = None if settings.llm_url == "off" else Scheduler(_queue(settings, client), time.monotonic)
+    intents = Intents(customers, scheduler, time.monotonic)
 
     return Services(
         settings=settings,
@@ -99,7 +112,12 @@ def _parts(settings: Settings, client: Client, metrics: Metrics, clock: Callable
         customers=customers,
         intake=CatalogueIntake(catalogue, settings.image_root, clock),
         recorder=EventRecorder(customers, clock, lives.remembers, sales.add),
-        recommender=Recommender(customers, Trends(sales, clock, time.monotonic), breaker, metrics, clock),
+        recommender=Recommender(customers, Trends(sales, clock, time.monotonic), intents, breaker, metrics, clock),
         lives=lives,
+        scheduler=scheduler,
         clock=clock,
     )
+
+
+def _queue(settings: Settings, client: Client) -> RedisGenerationQueue:
+    return RedisGenerationQueue(client, most=settings.generation_queue, debounce=settings.generation_debounce)

@@ -1,4 +1,4 @@
-"""The catalogue: articles, stock, and what is like what."""
+"""The catalogue: articles, stock, what is like what, and what is called what."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from model_store.records import Identifier
 from service import errors
+from service.answers import found_articles, similar_articles
 from service.catalogue.intake import IntakeAnswer
 from service.errors import UnknownArticle
 from service.http.direct import DirectRoute
@@ -16,9 +17,16 @@ from service.http.filters import filters_of
 from service.http.openapi import json_request
 from service.http.requests import json_array
 from service.http.responses import JSON, NO_CONTENT, entry_error, json_response
-from service.http.schemas import ArticleIn, BatchAnswer, SimilarArticles, SimilarQuery, StockIn
+from service.http.schemas import (
+    ArticleIn,
+    BatchAnswer,
+    FoundArticles,
+    SearchQuery,
+    SimilarArticles,
+    SimilarQuery,
+    StockIn,
+)
 from service.http.services import Services, services
-from service.recommend import similar_articles
 
 router = APIRouter(prefix="/v1", tags=["articles"])
 hot = APIRouter(prefix="/v1", tags=["articles"], route_class=DirectRoute)
@@ -77,6 +85,19 @@ async def similar(request: Request, article_id: ArticleId, query: Annotated[Simi
     """Articles in stock whose Fashion DNA is closest to this one's, by cosine. The article itself is left out."""
     live = services(request).live
     return Response(similar_articles(live, article_id, query.n, filters_of(query)), media_type=JSON)
+
+
+@hot.get(
+    "/search",
+    response_model=FoundArticles,
+    responses=documented(errors.InvalidRequest, errors.GenerationUnavailable, errors.NotReady),
+)
+async def search(request: Request, query: Annotated[SearchQuery, Query()]) -> Response:
+    """Articles in stock whose titles are closest in meaning to what is searched for.
+
+    Knows no customer: to lean what somebody is recommended to their search, give `query` to the recommendations.
+    """
+    return Response(found_articles(services(request).live, query.q, query.n, filters_of(query)), media_type=JSON)
 
 
 def _answer(parts: Services, taken: IntakeAnswer) -> Response:

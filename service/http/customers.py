@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from model_store.history import Purchase, effective_history
 from model_store.records import Event, Identifier
 from service import errors
+from service.answers import shown_generation
 from service.errors import GenerationUnavailable, UnknownCustomer
 from service.http.direct import DirectRoute
 from service.http.errors import documented
@@ -36,11 +37,13 @@ async def recommendations(
 ) -> Response:
     """What this customer should see next, out of what is in stock; for customers nobody knows, what is trending.
 
-    Answers even while Redis is down, from memory, with `degraded: true`.
+    Answers even while Redis is down, from memory, with `degraded: true`. Never waits for the language model but for
+    `wait_ms`; what it has not written yet is asked for, for the next answer.
     """
-    if query.strategy == "generated":
-        raise GenerationUnavailable("the live bundle has no language model; use blended, style or trending")
     parts = services(request)
+    live = parts.live
+    if query.strategy == "generated" and live.titles is None:
+        raise GenerationUnavailable("the live bundle has no generating half; use blended, style or trending")
     wish = Wish(
         customer_id,
         query.n,
@@ -49,8 +52,10 @@ async def recommendations(
         query.exclude_purchased,
         query.at,
         query.explain,
+        query.query,
+        query.wait_ms / 1_000,
     )
-    return Response(await parts.recommender.recommend(parts.live, wish), media_type=JSON)
+    return Response(await parts.recommender.recommend(live, wish), media_type=JSON)
 
 
 @router.get(
@@ -63,6 +68,7 @@ async def stored(request: Request, customer_id: CustomerId) -> Response:
     customers = services(request).customers
     history = await customers.read_log(customer_id)
     view = await customers.read(customer_id)
+    searching = await customers.read_searching(customer_id)
     if not history.events and not view.session and view.state is None:
         raise UnknownCustomer(f"nothing is stored about customer '{customer_id}'")
     kept, returned = effective_history(history.events)
@@ -74,6 +80,8 @@ async def stored(request: Request, customer_id: CustomerId) -> Response:
             "returned": sorted(returned),
             "session": [_event(event) for event in view.session],
             "state": None if view.state is None else _state(view.state),
+            "generation": None if view.generation is None else shown_generation(view.generation),
+            "searching": None if searching is None else shown_generation(searching),
         }
     )
 
@@ -88,7 +96,7 @@ async def erase(request: Request, customer_id: CustomerId) -> Response:
     """Erase all that is stored about a customer. Erasing a customer nobody knows does nothing, and is no error."""
     parts = services(request)
     await parts.customers.erase(customer_id)
-    parts.recommender.forget(customer_id)
+    await parts.recommender.forget(customer_id)
     return Response(status_code=NO_CONTENT)
 
 

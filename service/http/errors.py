@@ -39,6 +39,9 @@ KINDS: dict[type[Exception], Kind] = {
     contract.InvalidBundle: Kind(422, "invalid_bundle"),
     errors.NotReady: Kind(503, "not_ready"),
     errors.StoreUnavailable: Kind(503, "store_unavailable"),
+    # Met by generators alone: no request asks a language model for anything.
+    errors.LanguageModelUnavailable: Kind(503, "language_model_unavailable"),
+    errors.PromptRefused: Kind(500, "prompt_refused"),
 }
 INTERNAL = Kind(500, "internal")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from model_store.records import Article, EventType, Identifier, LongText, ShortText, Timestamp, parse_timestamp
 
@@ -34,6 +34,15 @@ QueryTime = Annotated[Timestamp, BeforeValidator(query_timestamp)]
 Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Facet = Annotated[tuple[ShortText, ...], Field(max_length=MAX_VALUES)]
 
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+SearchText = Annotated[ShortText, AfterValidator(_not_blank)]
+"""What a customer types into a search box."""
 
 Strategy = Literal["blended", "style", "generated", "trending"]
 
@@ -67,11 +76,14 @@ class RecommendationQuery(FilterQuery):
     strategy: Strategy = Field(
         "blended",
         description="`blended` joins all that is known, with weights fitted at training; `style` is the customer's "
-        "long-term taste alone; `trending` is what sold best in the last 7 days; `generated` needs a bundle with a "
-        "language model and is answered by 422 `generation_unavailable` without one.",
+        "long-term taste alone; `trending` is what sold best in the last 7 days; `generated` is what follows from what "
+        "the language model wrote last for the customer, or from the `query`, and where there is neither the blended "
+        "answer. It needs a bundle with a generating half and is answered by 422 `generation_unavailable` without one.",
     )
-    query: ShortText | None = Field(
-        None, description="What the customer searches for right now. Has an effect with a language model only."
+    query: SearchText | None = Field(
+        None,
+        description="What the customer searches for right now, to which the answer leans. Has an effect on `blended` "
+        "and `generated`, where the bundle has a generating half.",
     )
     exclude_purchased: bool = Field(
         True, description="Leave out what the customer has bought, returned purchases included."
@@ -84,7 +96,8 @@ class RecommendationQuery(FilterQuery):
         0,
         ge=0,
         le=10_000,
-        description="Longest to wait for a fresh generation, in ms. Has an effect with a language model only.",
+        description="Longest to wait for a fresh generation, in ms; the answer then comes from what is there. Has an "
+        "effect on `blended` and `generated`, where the bundle has a generating half.",
     )
     explain: bool = Field(False, description="Say how each score came about.")
 
@@ -92,6 +105,13 @@ class RecommendationQuery(FilterQuery):
 class SimilarQuery(FilterQuery):
     """Parameters of a request for similar articles."""
 
+    n: int = Field(20, ge=1, le=MAX_RECOMMENDATIONS, description="Most articles to answer.")
+
+
+class SearchQuery(FilterQuery):
+    """Parameters of a search."""
+
+    q: SearchText = Field(description="What to search for.")
     n: int = Field(20, ge=1, le=MAX_RECOMMENDATIONS, description="Most articles to answer.")
 
 
@@ -179,6 +199,30 @@ class ScoreExplanation(BaseModel):
     recent_sales: float = Field(description="Sales less returns of the last 7 days.")
     trend: float = Field(description="log(1 + recent sales).")
     trend_weight: float = Field(description="The bundle's weight of the trend in the blended ranking.")
+    generated: float = Field(
+        description="Worth of the place in the list that what was generated gives (`sources.generated`): 1 for the "
+        "first, 0 beyond the 200th."
+    )
+    generated_weight: float = Field(description="The bundle's weight of that in the blended ranking.")
+    generated_id_rank: int | None = Field(description="Place in the list by id embeddings, as far as that counts.")
+    generated_title_rank: int | None = Field(description="Place in the list by title embeddings.")
+
+
+class Generation(BaseModel):
+    """What the language model wrote for a customer."""
+
+    article_id: str = Field(description="The model's word: perhaps of no article at all.")
+    title: str
+    bundle: str = Field(description="The bundle whose language model wrote it: version and fingerprint.")
+    session_length: int = Field(description="Actions of the customer that it read.")
+    written_at: float = Field(description="Unix seconds.")
+    seconds: float = Field(description="From reading the customer's events to the written text.")
+
+
+class CountedGeneration(Generation):
+    """A generation that takes part in an answer."""
+
+    freshness: Literal["fresh", "stale"]
 
 
 class Explanation(BaseModel):
@@ -189,6 +233,9 @@ class Explanation(BaseModel):
     purchases: int = Field(description="Distinct articles in the history.")
     session_events: int
     session_counts: bool = Field(description="Whether clicks adapted the ranking, as they do for cold customers.")
+    generation: CountedGeneration | None = Field(
+        description="What was generated and takes part; null where nothing was, or the strategy ignores it."
+    )
 
 
 class RankedArticle(BaseModel):
@@ -202,7 +249,10 @@ class RankedArticle(BaseModel):
     price: float | None
     image: str | None = Field(description="Path of the picture under the catalogue's image root.")
     score: float = Field(description="Comparable within one answer only.")
-    sources: dict[str, int] = Field(description="Which lists named the article, and at which place, from 1.")
+    sources: dict[str, int] = Field(
+        description="Which lists named the article, and at which place, from 1: `style`, `session`, `trending`, "
+        "`generated` or `catalogue`."
+    )
     explain: ScoreExplanation | None = Field(None, description="There only where `explain` was asked for.")
 
 
@@ -214,7 +264,9 @@ class Recommendations(BaseModel):
     strategy: Strategy
     degraded: bool = Field(description="Redis could not be asked: this is answered from memory and may be out of date.")
     generation: Literal["fresh", "stale", "none"] = Field(
-        description="Whether a language model's answer took part; always `none` without one."
+        description="Whether what a language model generated takes part: `fresh` reflects all that the customer did, "
+        "and the `query` where there is one; `stale` was written before their latest event, or by another bundle. "
+        "`none` also where the `query` stands in for what is not written yet."
     )
     explain: Explanation | None = Field(None, description="There only where `explain` was asked for.")
     articles: list[RankedArticle]
@@ -239,6 +291,27 @@ class SimilarArticles(BaseModel):
     article_id: str
     bundle: str
     articles: list[SimilarArticle]
+
+
+class FoundArticle(BaseModel):
+    """One article that a search found."""
+
+    article_id: str
+    title: str
+    category: str
+    brand: str | None
+    colour: str | None
+    price: float | None
+    image: str | None
+    score: float = Field(description="Cosine of the embeddings of query and title, -1 to 1.")
+
+
+class FoundArticles(BaseModel):
+    """Articles in stock whose titles are closest in meaning to a query, closest first."""
+
+    query: str
+    bundle: str
+    articles: list[FoundArticle]
 
 
 class BundleSummary(BaseModel):
@@ -313,3 +386,7 @@ class Customer(BaseModel):
     returned: list[str] = Field(description="Articles that were returned; they are not recommended again.")
     session: list[StoredEvent] = Field(description="The latest clicks and searches, oldest first.")
     state: StoredState | None
+    generation: Generation | None = Field(description="What the language model wrote last for the customer.")
+    searching: Generation | None = Field(
+        description="What it wrote last for a `query` of the customer, in the last hour."
+    )

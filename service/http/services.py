@@ -9,24 +9,26 @@ from fastapi import Request
 
 from service.catalogue.intake import CatalogueIntake
 from service.events import EventRecorder
+from service.intents import Scheduler
 from service.live import Live, Lives
 from service.metrics import Metrics
 from service.recommend import Recommender
 from service.settings import Settings
-from service.state.store import CustomerStore
+from service.state.redis_store import RedisStore
 
 
 @dataclass(frozen=True)
 class Services:
-    """All parts of one worker. ``clock``: Unix seconds."""
+    """All parts of one worker. ``clock``: Unix seconds. ``scheduler``: None where nothing is generated."""
 
     settings: Settings
     metrics: Metrics
-    customers: CustomerStore
+    customers: RedisStore
     recorder: EventRecorder
     recommender: Recommender
     intake: CatalogueIntake
     lives: Lives
+    scheduler: Scheduler | None
     clock: Callable[[], int]
 
     @property

@@ -11,12 +11,22 @@ from typing import Any
 import pytest
 from bundles import make_bundle, sample_articles
 
-from model_store.bundle import CURRENT, FASHION_DNA, current_version, open_bundle, set_current
+from model_store.bundle import (
+    CURRENT,
+    FASHION_DNA,
+    current_version,
+    open_bundle,
+    read_manifest,
+    set_current,
+    write_manifest,
+)
 from model_store.errors import InvalidBundle
+from model_store.generation import TITLE_TOKENIZER
 from service.catalogue.encoder import CatalogueEncoder, prepare
 from service.catalogue.intake import CatalogueIntake
 from service.catalogue.memory_store import MemoryCatalogue
 from service.choice import Choice, MemoryChoice, candidates
+from service.engine.filters import EVERYTHING
 from service.errors import ActivationInProgress, NotReady, StoreUnavailable, UnknownBundle
 from service.live import Lives
 
@@ -142,6 +152,27 @@ async def test_nothing_changes_where_the_choice_cannot_be_shared(store: Path, ca
             await lives.activate("test-2")
         assert lives.version == "test-1"
         assert current_version(store) == "test-1"
+
+
+async def test_a_generating_half_is_opened_and_a_damaged_one_refused(store: Path, catalogue: MemoryCatalogue) -> None:
+    make_bundle(store, version="test-3", generating=True)
+    lives = lives_of(store, catalogue)
+    async with lives.running():
+        await until(lambda: lives.version == "test-1")
+        assert lives.live.titles is None
+        live = await lives.activate("test-3")
+        assert live.titles is not None
+        query = live.titles.of("Birch red dress")
+        found = live.index.search(query, 1, EVERYTHING, "title")
+        assert found.scores[0] == pytest.approx(1.0, abs=1e-5)
+        assert live.index.title_of(found.article_ids[0]) == "Birch red dress"
+        await lives.activate("test-1")
+        manifest = read_manifest(store / "test-3")
+        (store / "test-3" / TITLE_TOKENIZER).write_bytes(b"{}")
+        write_manifest(store / "test-3", manifest)  # as if it had been exported so
+        with pytest.raises(InvalidBundle, match=TITLE_TOKENIZER):
+            await lives.activate("test-3")
+        assert lives.version == "test-1"
 
 
 class Held(MemoryChoice):

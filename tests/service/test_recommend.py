@@ -13,14 +13,16 @@ from service_running import Clock
 
 from model_store.bundle import Bundle
 from model_store.records import Event, EventType
+from service.answers import similar_articles
 from service.breaker import PAUSE, Breaker
 from service.catalogue.encoder import prepare
 from service.catalogue.memory_store import MemoryCatalogue
 from service.engine.filters import Filters
 from service.errors import StoreUnavailable, UnknownArticle
+from service.intents import Intents
 from service.live import Live, open_live
 from service.metrics import Metrics
-from service.recommend import Recommender, Wish, similar_articles
+from service.recommend import Recommender, Wish
 from service.state.customer import Addition
 from service.state.memory_store import MemoryStore
 from service.trend_store import MemoryTrendStore, Trends
@@ -69,7 +71,8 @@ class World:
     def __init__(self, live: Live):
         self.live, self.store, self.ticks, self.metrics = live, Watched(), Ticks(), Metrics()
         trends = Trends(MemoryTrendStore(), Clock(NOW), self.ticks)
-        self.recommender = Recommender(self.store, trends, Breaker(self.ticks), self.metrics, Clock(NOW))
+        intents = Intents(self.store, None, self.ticks)
+        self.recommender = Recommender(self.store, trends, intents, Breaker(self.ticks), self.metrics, Clock(NOW))
 
     async def buy(self, customer_id: str, *article_ids: str) -> None:
         events = tuple(
@@ -139,7 +142,7 @@ async def test_a_store_that_is_down_is_asked_once_in_a_while(world: World) -> No
 async def test_what_is_forgotten_is_not_answered_from(world: World) -> None:
     await world.buy("c1", "a003")
     await world.ask("c1")
-    world.recommender.forget("c1")
+    await world.recommender.forget("c1")
     world.store.down = True
     assert (await world.ask("c1", explain=True))["explain"]["cold"] is True
 

@@ -3,10 +3,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from bundles import make_bundle
 
 from model_store.article_features import article_fingerprint
 from model_store.bundle import load_articles
+from model_store.generation import TITLE_ENCODER, TITLE_TOKENIZER, TextEncoder, load_titles
 from service.catalogue.encoder import CatalogueEncoder, prepare
+from service.catalogue.records import CatalogueEntry
 
 from .bundled import bundle, encoder, prepared
 from .test_pictures import picture
@@ -58,6 +61,23 @@ def test_a_fingerprint_is_that_of_the_picture_as_it_was_sent():
     assert stored.fingerprint == article_fingerprint(article, large)
     assert stored.image is not None
     assert len(stored.image) < len(large)
+
+
+def test_titles_are_those_of_the_table_and_of_the_graph_alike(tmp_path):
+    generating = make_bundle(tmp_path, articles=20, generating=True)
+    titles = load_titles(generating.folder, 20)
+    texts = TextEncoder(generating.path(TITLE_ENCODER), generating.path(TITLE_TOKENIZER))
+    encoder = CatalogueEncoder(generating, title_encoder=texts)
+    entries = [CatalogueEntry(stored.article, stored.fingerprint, True, None, None) for stored in prepared()]
+    assert encoder.encodes_titles
+    assert (encoder.encode_titles(entries, from_table=True) == titles).all()
+    np.testing.assert_allclose(encoder.encode_titles(entries), titles, atol=1e-5)
+    renamed = replace(entries[3], fingerprint="0" * 64, article=entries[4].article)
+    found = encoder.encode_titles([entries[0], renamed, entries[5]], from_table=True)
+    np.testing.assert_allclose(found, titles[[0, 4, 5]], atol=1e-5)
+    encoder.forget_table()
+    assert (encoder.encode_titles(entries[:1], from_table=True) == titles[:1]).all()
+    assert not CatalogueEncoder(generating).encodes_titles
 
 
 def test_nothing_gives_nothing_and_a_forgotten_table_is_read_again():

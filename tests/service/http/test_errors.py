@@ -38,7 +38,8 @@ FAILING = [
     ("DELETE", "/v1/articles/none", 404, "unknown_article"),
     ("POST", "/v1/bundles/none/activate", 404, "unknown_bundle"),
     ("POST", "/v1/bundles/..%2Ftest-1/activate", 404, "unknown_bundle"),
-    ("GET", "/v1/search?q=dress", 404, "not_found"),
+    ("GET", "/v1/search?q=dress", 422, "generation_unavailable"),
+    ("GET", "/v1/search", 422, "invalid_request"),
 ]
 
 

@@ -15,6 +15,7 @@ CONTRACT = {
     "/v1/events": {"post"},
     "/v1/customers/{customer_id}/recommendations": {"get"},
     "/v1/articles/{article_id}/similar": {"get"},
+    "/v1/search": {"get"},
     "/v1/articles": {"put"},
     "/v1/articles/{article_id}": {"delete"},
     "/v1/stock": {"patch"},

@@ -159,7 +159,8 @@ async def test_purchased_articles_stay_out_of_what_is_trending(shop: Shop) -> No
 async def test_clicks_adapt_what_cold_customers_get(shop: Shop) -> None:
     await shop.tell({"type": "click", "customer_id": "c1", "article_id": "a033"})
     answer = await shop.recommend("c1", n=5, explain=True)
-    assert answer["explain"] == {"at": NOW, "cold": True, "purchases": 0, "session_events": 1, "session_counts": True}
+    expected = {"at": NOW, "cold": True, "purchases": 0, "session_events": 1, "session_counts": True}
+    assert answer["explain"] == expected | {"generation": None}
     assert answer["articles"][0]["sources"] == {"session": 1}
 
 
@@ -211,13 +212,13 @@ async def test_ids_may_hold_any_character(shop: Shop) -> None:
         assert len(answer["articles"]) == 59
 
 
-async def test_query_and_wait_are_taken_and_change_nothing_without_a_language_model(shop: Shop) -> None:
+async def test_query_and_wait_are_taken_and_change_nothing_without_a_generating_half(shop: Shop) -> None:
     await shop.buy("c1", "a003")
     plain = await shop.recommend("c1")
     assert await shop.recommend("c1", query="red dress", wait_ms=50) == plain
 
 
-async def test_generated_is_refused_without_a_language_model(shop: Shop) -> None:
+async def test_generated_is_refused_without_a_generating_half(shop: Shop) -> None:
     response = await shop.http.get("/v1/customers/c1/recommendations", params={"strategy": "generated"})
     assert response.status_code == 422
     assert response.json()["error"]["type"] == "generation_unavailable"
@@ -236,6 +237,10 @@ BAD_PARAMETERS = [
     ("at=yesterday", "at"),
     ("at=99999999999999", "at"),
     ("wait_ms=-1", "wait_ms"),
+    ("wait_ms=10001", "wait_ms"),
+    ("query=", "query"),
+    ("query=%20%20", "query"),
+    ("query=" + "x" * 1_001, "query"),
     ("explain=perhaps", "explain"),
     ("categroy=dress", "categroy"),
     ("category=", "category"),

@@ -1,0 +1,128 @@
+"""Answers as JSON, put together from what every article's own JSON was when it came into the index.
+
+Schemas: ``service.http.schemas``; a test holds real answers against them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import orjson
+
+from model_store.generation_spec import MIXUP_LENGTH
+from model_store.popularity import trend_score
+from service.engine.filters import Filters
+from service.engine.index import ArticleIndex, Ranked
+from service.engine.mixup import MixupList, rank_bonus
+from service.engine.ranking import RankedArticle, Taste
+from service.engine.similar import similar
+from service.engine.trending import TrendSnapshot
+from service.errors import GenerationUnavailable, UnknownArticle
+from service.generation.records import StoredGeneration
+from service.intents import Found
+from service.live import Live
+
+_BONUSES = rank_bonus(MIXUP_LENGTH).tolist()
+
+
+def similar_articles(live: Live, article_id: str, n: int, filters: Filters) -> bytes:
+    """The JSON (``SimilarArticles``) of what in stock is closest to an article of the catalogue.
+
+    Raises UnknownArticle.
+    """
+    dna = live.index.dna_of(article_id)
+    if dna is None or not live.index.knows(article_id):
+        raise UnknownArticle(f"article '{article_id}' is not in the catalogue")
+    found = similar(live.index, dna, n, replace(filters, exclude=filters.exclude | {article_id}))
+    return _list_of({"article_id": article_id, "bundle": live.version}, _scored(live.index, found))
+
+
+def found_articles(live: Live, query: str, n: int, filters: Filters) -> bytes:
+    """The JSON (``FoundArticles``) of what in stock has the titles that are closest to a query (Amazon 2024, §4.4).
+
+    Raises GenerationUnavailable where the bundle has no title encoder.
+    """
+    if live.titles is None:
+        raise GenerationUnavailable("the live bundle has no generating half, and so no title encoder to search with")
+    found = live.index.search(live.titles.of(query), n, filters, "title")
+    return _list_of({"query": query, "bundle": live.version}, _scored(live.index, found))
+
+
+def recommendations(head: dict[str, Any], index: ArticleIndex, articles: Sequence[tuple[RankedArticle, Any]]) -> bytes:
+    """The JSON (``Recommendations``) of ranked articles, each with its explanation or None, behind ``head``."""
+    entries = []
+    for each, explanation in articles:
+        more: dict[str, Any] = {"score": each.score, "sources": each.sources}
+        if explanation is not None:
+            more["explain"] = explanation
+        entries.append(_with(index, each.article_id, more))
+    return _list_of(head, entries)
+
+
+def explain_generation(found: Found) -> dict[str, Any] | None:
+    """What was generated and counts; never what it was generated from."""
+    return None if found.generation is None else {"freshness": found.freshness, **shown_generation(found.generation)}
+
+
+def shown_generation(generation: StoredGeneration) -> dict[str, Any]:
+    """A generation as answers show it."""
+    return {
+        "article_id": generation.article_id,
+        "title": generation.title,
+        "bundle": generation.bundle,
+        "session_length": generation.session_length,
+        "written_at": generation.written_at,
+        "seconds": generation.seconds,
+    }
+
+
+class ScoreExplanations:
+    """The parts that scores may be made of; which of them count depends on the strategy (``service.engine.ranking``).
+
+    ``listed``: the mixup list, None where there is no intent.
+    """
+
+    def __init__(self, live: Live, taste: Taste, trend: TrendSnapshot, listed: MixupList | None):
+        self.taste = taste
+        self._index, self._blend, self._trend = live.index, live.bundle.manifest.blend, trend
+        lists = ((), (), ()) if listed is None else (listed.article_ids, listed.by_id, listed.by_title)
+        self._ranks, self._id_ranks, self._title_ranks = (
+            {article_id: rank for rank, article_id in enumerate(each, 1)} for each in lists
+        )
+
+    def of(self, article_id: str) -> dict[str, Any]:
+        """The parts of one article's score."""
+        dna, taste = self._index.dna_of(article_id), self.taste
+        sales, rank = self._trend.sales.get(article_id, 0.0), self._ranks.get(article_id)
+        return {
+            "style": None if dna is None or taste.style is None else float(dna @ taste.style),
+            "session": None if dna is None or taste.session is None else float(dna @ taste.session),
+            "recent_sales": sales,
+            "trend": float(trend_score(np.array([sales]))[0]),
+            "trend_weight": self._blend.trend,
+            "generated": 0.0 if rank is None else _BONUSES[rank - 1],
+            "generated_weight": self._blend.generated,
+            "generated_id_rank": self._id_ranks.get(article_id),
+            "generated_title_rank": self._title_ranks.get(article_id),
+        }
+
+
+def _scored(index: ArticleIndex, found: Ranked) -> list[bytes]:
+    return [
+        _with(index, article_id, {"score": score})
+        for article_id, score in zip(found.article_ids, found.scores.tolist(), strict=True)
+    ]
+
+
+def _list_of(head: dict[str, Any], articles: Sequence[bytes]) -> bytes:
+    return orjson.dumps(head)[:-1] + b',"articles":[' + b",".join(articles) + b"]}"
+
+
+def _with(index: ArticleIndex, article_id: str, more: dict[str, Any]) -> bytes:
+    """The article's own JSON, and what this answer adds to it."""
+    article = index.article_json(article_id)
+    assert article is not None
+    return article[:-1] + b"," + orjson.dumps(more)[1:]
