@@ -1,4 +1,4 @@
-"""``modiste serve``: what it starts, watches and stops — an embedded Redis where none is named, and the workers.
+"""``modiste serve``: what it starts, watches and stops — an embedded Redis where none is named, workers, generators.
 
 The launcher holds the listening socket, so that a worker that dies is replaced without a refused connection. Workers
 are fresh processes, never forks: FAISS and ONNX Runtime do not survive a fork.
@@ -22,6 +22,7 @@ from pathlib import Path
 from model_store.bundle import MANIFEST, current_version
 from model_store.errors import InvalidConfig, ModisteError
 from service import embedded, welcome
+from service.generation.supervisor import Generators
 from service.lifeline import GRACE, follow
 from service.settings import Settings, variable
 
@@ -95,6 +96,7 @@ class Launcher:
     seed_data: Path | None = None
     _workers: list[_Worker] = field(default_factory=list)
     _quick_deaths: int = 0
+    _generators: Generators | None = None
 
     def run(self) -> None:
         """Serve until SIGINT, SIGTERM or SIGHUP. Raises ModisteError where the service cannot start."""
@@ -147,6 +149,7 @@ class Launcher:
             self._run_workers(listener, url, server, port)
 
     def _run_workers(self, listener: socket.socket, url: str, server: embedded.EmbeddedRedis | None, port: int) -> None:
+        self._generators = Generators(self.settings, self._environment(url))
         try:
             welcome.say(f"starting {self.settings.workers} worker{'s' if self.settings.workers > 1 else ''}")
             for _ in range(self.settings.workers):
@@ -163,7 +166,9 @@ class Launcher:
                 self._watch(listener, url, server)
         finally:
             _ignore_signals()
+            self._generators.ask_to_stop()
             self._stop_workers()
+            self._generators.stop()
 
     def _watch(self, listener: socket.socket, url: str, server: embedded.EmbeddedRedis | None) -> None:
         """Replace whatever has died, then wait a moment."""
@@ -173,6 +178,8 @@ class Launcher:
             if worker.process.poll() is not None:
                 self._count_death(worker)
                 self._workers[index] = self._start_worker(listener, url)
+        if self._generators is not None:
+            self._generators.watch()
         time.sleep(WATCH_INTERVAL)
 
     def _count_death(self, worker: _Worker) -> None:

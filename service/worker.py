@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import socket
 import sys
 
@@ -12,6 +10,7 @@ import uvicorn
 from model_store.errors import ModisteError
 from service.http.app import from_environment
 from service.lifeline import GRACE, follow
+from service.log_lines import configure_logging
 
 
 def main() -> int:
@@ -38,15 +37,6 @@ def main() -> int:
         return 1
     server.run(sockets=[socket.socket(fileno=descriptor)])
     return 0 if server.started else 1
-
-
-def configure_logging() -> None:
-    """One line per record on stderr: time, level, process, message."""
-    level = os.environ.get("MODISTE_LOG_LEVEL", "").strip().upper() or "INFO"
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)-7s %(process)d %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 if __name__ == "__main__":

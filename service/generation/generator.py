@@ -6,7 +6,6 @@ its id is looked up by whoever reads it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import Protocol
 from model_store.prompts import Prompt, UnparseableGeneration, parse_response
 from model_store.records import Event
 from service.catalogue.store import CatalogueStore
-from service.errors import LanguageModelUnavailable, PromptRefused
+from service.errors import PromptRefused
 from service.generation.prompting import Prompting
 from service.generation.queue import Outcome
 from service.generation.records import Footing, GenerationRequest, StoredGeneration, session_mark
@@ -67,7 +66,7 @@ class _Read:
 
 
 class Generator:
-    """Works off requests. ``clock``: Unix seconds. ``timeout``: seconds that the language model may take."""
+    """Works off requests. ``clock``: Unix seconds. How long the language model may take, its text generator says."""
 
     def __init__(
         self,
@@ -75,16 +74,15 @@ class Generator:
         catalogue: CatalogueStore,
         clock: Callable[[], float] = time.time,
         *,
-        timeout: float = 15.0,
         log_prompts: bool = False,
     ):
         self._customers, self._catalogue, self._clock = customers, catalogue, clock
-        self._timeout, self._log_prompts = timeout, log_prompts
+        self._log_prompts = log_prompts
 
     async def generate(self, scribe: Scribe, request: GenerationRequest) -> Done:
         """Write for one customer, and keep what was written.
 
-        Raises LanguageModelUnavailable, also where it takes too long, and StoreUnavailable; then try again later.
+        Raises LanguageModelUnavailable and StoreUnavailable; then try again later.
         """
         read = await self._read(request.customer_id)
         if not read.events:  # nobody, or erased: not even a query is answered, since nothing may be stored of them
@@ -131,11 +129,7 @@ class Generator:
     async def _write(self, text: TextGenerator, prompt: Prompt) -> tuple[Written, float]:
         """What the language model wrote, and how many seconds it took."""
         begun = time.perf_counter()
-        try:
-            async with asyncio.timeout(self._timeout):
-                written = await text.write(prompt.token_ids)
-        except TimeoutError:
-            raise LanguageModelUnavailable(f"the language model took longer than {self._timeout:g} s") from None
+        written = await text.write(prompt.token_ids)
         if self._log_prompts:
             log.info("prompt: %s\nwritten: %s", prompt.text, written.text)
         return written, time.perf_counter() - begun

@@ -15,7 +15,7 @@ from model_store.errors import InvalidBundle, ModisteError
 from service.choice import Choice, SharedChoice, candidates
 from service.errors import LanguageModelUnavailable, StoreUnavailable
 from service.generation.generator import Scribe
-from service.generation.prompting import open_prompting
+from service.generation.prompting import Prompting, open_prompting
 from service.generation.text import TextGenerator
 
 log = logging.getLogger(__name__)
@@ -29,14 +29,15 @@ class Scribes:
     """The ``Scribe`` of the bundle that answers, or none where that has no language model that can be used.
 
     A new bundle's language model is loaded while the one before goes on, and that is closed when nobody uses it any
-    more. ``open_text`` makes a bundle's text generator, in the event loop and without waiting. Raises InvalidBundle.
+    more. ``open_text`` makes a bundle's text generator, in the event loop and without waiting; it may raise
+    InvalidBundle.
     """
 
     def __init__(
         self,
         store: Path,
         choice: SharedChoice,
-        open_text: Callable[[Bundle], TextGenerator],
+        open_text: Callable[[Bundle, Prompting], TextGenerator],
         pause: float = PAUSE,
     ):
         self._store, self._choice, self._open_text, self._pause = store, choice, open_text, pause
@@ -125,7 +126,7 @@ class Scribes:
             return None
         try:
             prompting = await asyncio.to_thread(open_prompting, bundle)
-            scribe = Scribe(prompting, self._open_text(bundle))
+            scribe = Scribe(prompting, self._open_text(bundle, prompting))
         except ModisteError as error:
             log.error("bundle '%s' generates nothing: %s", bundle.version, error)
             return None

@@ -110,6 +110,25 @@ def test_an_embedded_redis_that_dies_is_started_again(tmp_path: Path, store: Pat
         assert len(service.get("/v1/customers/Ada")[1]["history"]) == 1
 
 
+def test_generators_come_and_go_with_the_service_and_never_stand_in_its_way(tmp_path: Path) -> None:
+    """The language model is a place-holder that cannot be loaded: then nothing is generated, and all else works."""
+    make_bundle(tmp_path / "store", generating=True)
+    with serving(tmp_path, tmp_path / "store") as service:
+        fill(service)
+        purchase(service, "Ada", "a001")
+        (first,) = service.children_named("service.generation.worker")
+        wait_until(lambda: "cannot write yet" in service.text)
+        assert service.get("/v1/customers/Ada/recommendations")[0] == 200
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: bool(service.children_named("service.generation.worker") - {first}))
+        children = service.children()
+        assert service.stop(signal.SIGTERM) == 0
+        assert not any(is_alive(child) for child in children)
+        assert "Traceback" not in service.text
+    with serving(tmp_path, tmp_path / "store", llm_url="off") as service:
+        assert not service.children_named("service.generation.worker")
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shop") / "shop"

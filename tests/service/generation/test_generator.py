@@ -275,7 +275,7 @@ async def test_what_was_cut_off_is_read_as_far_as_it_goes(shop: Shop) -> None:
     assert generation.title == "Breezy strip"
 
 
-async def test_a_language_model_that_is_away_or_slow_is_told(shop: Shop) -> None:
+async def test_a_language_model_that_is_away_is_told(shop: Shop) -> None:
     await shop.tell(event(1))
 
     async def away() -> None:
@@ -284,9 +284,6 @@ async def test_a_language_model_that_is_away_or_slow_is_told(shop: Shop) -> None
     shop.text.before = away
     with pytest.raises(LanguageModelUnavailable, match="down"):
         await shop.generate()
-    shop.text.before = lambda: asyncio.sleep(30)
-    with pytest.raises(LanguageModelUnavailable, match=r"took longer than 0\.05 s"):
-        await shop.generate(timeout=0.05)
     assert (await shop.customers.read("c")).generation is None
 
 

@@ -16,6 +16,7 @@ from model_store.generation import TITLE_ENCODER
 from service.choice import Choice, MemoryChoice
 from service.errors import LanguageModelUnavailable, StoreUnavailable
 from service.generation.fake import FakeTextGenerator
+from service.generation.prompting import Prompting
 from service.generation.scribes import Scribes
 from service.generation.text import TextGenerator
 
@@ -36,7 +37,7 @@ class Open:
         self.damaged: set[str] = set()
         self.opened: list[str] = []
 
-    def __call__(self, bundle: Bundle) -> TextGenerator:
+    def __call__(self, bundle: Bundle, prompting: Prompting) -> TextGenerator:
         self.opened.append(bundle.version)
         if bundle.version in self.damaged:
             raise InvalidBundle("llm_embedded is damaged")

@@ -16,8 +16,9 @@ from service.generation.generator import Done, Generator, Scribe
 from service.generation.memory_queue import MemoryGenerationQueue
 from service.generation.queue import MOST_TRIES, Outcome, Taken
 from service.generation.records import GenerationRequest
+from service.generation.rest import Rest
 from service.generation.scribes import Scribes
-from service.generation.work import Rest, Work
+from service.generation.work import Work
 
 
 class Writer(Generator):
