@@ -86,7 +86,7 @@ async def test_one_that_takes_too_long_is_stopped_and_the_process_kept(open_mode
 
 
 async def test_while_it_writes_the_event_loop_goes_on(open_model: Open, model: TinyModel) -> None:
-    generator, prompt, turns = open_model(ENDLESS), model.prompts(1, actions=6)[0], 0
+    generator, prompt, turns = open_model(ENDLESS), model.prompts(1)[0], 0
     await generator.ready()
     running = asyncio.create_task(generator.write(prompt))
     while not running.done():
