@@ -1,21 +1,58 @@
 """What the service tells Prometheus about itself.
 
 One process shows its own figures. Where several workers share a port, set PROMETHEUS_MULTIPROC_DIR to an empty folder
-before they start, and any of them answers for all.
+before they start, and any of them answers for all. What generators did, they count in Redis: each process of a service
+then shows the same figures of all generators, so take their maximum, not their sum.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from service.generation.queue import BUCKETS as GENERATION_BUCKETS
+from service.generation.queue import Figures
 
 BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)  # seconds
 STAGES = ("redis", "lstm", "search", "total")
 """Parts of one GET for recommendations: reading the state, the style, the ranking; and all together."""
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 MOST_SERIES = 1_000
+
+
+class _Generations(Collector):
+    """The figures of all generators, as they were last read."""
+
+    def __init__(self) -> None:
+        self.figures: Figures | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        figures = self.figures
+        if figures is None:
+            return
+        queue = GaugeMetricFamily("modiste_generation_queue", "Customers by what they wait for.", labels=["state"])
+        queue.add_metric(["waiting"], figures.waiting)
+        queue.add_metric(["in_hand"], figures.in_hand)
+        yield queue
+        ends = CounterMetricFamily("modiste_generations", "Generations by what became of them.", labels=["result"])
+        for outcome, count in figures.outcomes.items():
+            ends.add_metric([outcome.value], count)
+        yield ends
+        seconds = HistogramMetricFamily(
+            "modiste_generation_seconds",
+            "Time that customers waited in the queue, and that the language model took.",
+            labels=["stage"],
+        )
+        bounds = [*map(str, GENERATION_BUCKETS), "+Inf"]
+        for stage, timing in figures.timings.items():
+            seconds.add_metric([stage], list(zip(bounds, accumulate(timing.counts), strict=True)), timing.total)
+        yield seconds
 
 
 class Metrics:
@@ -61,6 +98,8 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="mostrecent",
         )
+        self._generations = _Generations()
+        self._registry.register(self._generations)
         self._bundle_version: str | None = None
         self._by_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         for result in ("accepted", "duplicate", "rejected"):
@@ -109,10 +148,15 @@ class Metrics:
         self._index_size.labels("in").set(in_stock)
         self._index_size.labels("out").set(articles - in_stock)
 
+    def show_generations(self, figures: Figures) -> None:
+        """Say what all generators did, and who waits for them."""
+        self._generations.figures = figures
+
     def page(self) -> bytes:
         """All figures in Prometheus' text format."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
         shared = CollectorRegistry()
         MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+        shared.register(self._generations)  # which several processes read, but none of them counts
         return generate_latest(shared)
