@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
@@ -16,6 +16,8 @@ from service.catalogue.intake import CatalogueIntake
 from service.catalogue.redis_store import RedisCatalogue
 from service.choice import RedisChoice
 from service.events import EventRecorder
+from service.generation.queue import GenerationQueue
+from service.generation.records import GenerationRequest
 from service.generation.redis_queue import RedisGenerationQueue
 from service.http import articles, customers, errors, events, operations
 from service.http.middleware import ApiKeys, BodyLimit, Measured, RawPath, RequestIds
@@ -103,7 +105,8 @@ def _parts(settings: Settings, client: Client, metrics: Metrics, clock: Callable
     catalogue = RedisCatalogue(client)
     lives = Lives(settings.store, catalogue, RedisChoice(client), clock=time.time)
     breaker = Breaker(time.monotonic)
-    scheduler = None if settings.llm_url == "off" else Scheduler(_queue(settings, client), time.monotonic)
+    queue = None if settings.llm_url == "off" else _queue(settings, client)
+    scheduler = None if queue is None else Scheduler(queue, time.monotonic)
     intents = Intents(customers, scheduler, time.monotonic)
 
     return Services(
@@ -111,12 +114,22 @@ def _parts(settings: Settings, client: Client, metrics: Metrics, clock: Callable
         metrics=metrics,
         customers=customers,
         intake=CatalogueIntake(catalogue, settings.image_root, clock),
-        recorder=EventRecorder(customers, clock, lives.remembers, sales.add),
+        recorder=EventRecorder(customers, clock, lives.remembers, sales.add, schedule=_schedule(lives, queue)),
         recommender=Recommender(customers, Trends(sales, clock, time.monotonic), intents, breaker, metrics, clock),
         lives=lives,
         scheduler=scheduler,
         clock=clock,
     )
+
+
+def _schedule(lives: Lives, queue: GenerationQueue | None) -> Callable[[Sequence[GenerationRequest]], Awaitable[None]]:
+    """What has customers' events followed by a generation, while the bundle that answers can use one."""
+
+    async def schedule(requests: Sequence[GenerationRequest]) -> None:
+        if queue is not None and lives.live.titles is not None:
+            await queue.schedule(requests)
+
+    return schedule
 
 
 def _queue(settings: Settings, client: Client) -> RedisGenerationQueue:

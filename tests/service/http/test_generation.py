@@ -320,6 +320,17 @@ async def test_a_request_has_written_what_is_missing(shop: Shop, queue: RedisGen
     assert await asked("c4") == [("c4", None)]
 
 
+async def test_events_have_a_generation_written(shop: Shop, queue: RedisGenerationQueue) -> None:
+    await shop.tell(
+        [
+            {"type": "click", "customer_id": "c1", "article_id": "a001"},
+            {"type": "search", "customer_id": "c2", "query": "coat"},
+            {"type": "purchase", "customer_id": "c1", "article_id": "a002"},
+        ]
+    )
+    assert sorted(await waiting(queue)) == [("c1", None), ("c2", None)]
+
+
 async def test_nothing_is_scheduled_where_the_language_model_is_off(
     settings: Settings, queue: RedisGenerationQueue
 ) -> None:
