@@ -18,8 +18,17 @@ def written_aside(out: Path) -> Iterator[Path]:
     aside.mkdir()
     try:
         yield aside
+        _open_to_readers(aside)
         if out.exists():
             shutil.rmtree(out)
         aside.rename(out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Files for whom the user's mask lets in: safetensors writes its own for the user alone, whatever the mask."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)

@@ -17,7 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny_language_models import ARCHITECTURES, Architecture, tiny_articles, tiny_language_model, tiny_prompt
+from tiny_language_models import (
+    ARCHITECTURES,
+    VOCABULARY,
+    Architecture,
+    tiny_articles,
+    tiny_language_model,
+    tiny_prompt,
+)
 
 from model_store.errors import InvalidConfig, TrainingError
 from model_store.prompts import PromptSpec, PromptWriter, response_text
@@ -38,7 +45,7 @@ from offline.fine_tuning import (
 from offline.language_models import open_model, quiet_transformers
 from offline.sequences import Tokenised
 
-tokens = st.lists(st.integers(1, 511), min_size=1, max_size=12).map(tuple)
+tokens = st.lists(st.integers(1, VOCABULARY - 1), min_size=1, max_size=12).map(tuple)
 examples_of_any_length = st.lists(st.builds(Tokenised, prompt=tokens, response=tokens), min_size=1, max_size=6)
 
 
@@ -379,7 +386,7 @@ def test_merged_is_base_plus_adapter(tmp_path: Path, architecture: Architecture)
     merge(base, tmp_path / "adapter", out)
     with quiet_transformers():
         adapted = PeftModel.from_pretrained(open_model(base), str(tmp_path / "adapter"))
-    ids = torch.randint(1, 512, (3, 40), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(1, VOCABULARY, (3, 40), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         merged, both, alone = (model.eval()(ids).logits for model in (open_model(out), adapted, open_model(base)))
     torch.testing.assert_close(merged, both, atol=1e-4, rtol=0)
