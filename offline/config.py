@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model_store.errors import InvalidConfig
 from model_store.records import describe_validation_error
@@ -193,6 +193,12 @@ class StandInConfig(Schedule):
     tokens: Annotated[int, Field(ge=64, le=32_768)] = 1_024
     documents: Positive = 4_000
     prompt_weight: Annotated[float, Field(ge=0, le=1)] = 0.3
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> StandInConfig:
+        if self.hidden % (2 * self.heads):
+            raise ValueError("hidden: must be a multiple of twice the number of heads")
+        return self
 
 
 class LoraConfig(_Section):
