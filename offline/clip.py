@@ -32,7 +32,7 @@ from offline.config import QueryMemoryConfig
 from offline.language_models import base_directory, quiet_transformers
 from offline.progress import Progress, Silent
 from offline.query_memory import query_lists
-from offline.text_graphs import parity, write_exported_text_encoder
+from offline.text_graphs import parity, write_clip_text_encoder
 from offline.title_encoder import TorchEncoder, encode_tokens, read_tokenizer_text
 
 Float32 = NDArray[np.float32]
@@ -99,7 +99,7 @@ def write_clip_encoder(
     queries = list(query_lists(data, config, known_at=known_at))
     encoder = load_clip(config.clip, queries)
     (folder / QUERY_TOKENIZER).write_text(encoder.tokenizer, encoding="utf-8")
-    write_exported_text_encoder(folder / QUERY_ENCODER, encoder.network)
+    write_clip_text_encoder(folder / QUERY_ENCODER, encoder.network)
     found = parity(folder / QUERY_ENCODER, folder / QUERY_TOKENIZER, encoder, ["", *queries[:_PARITY_QUERIES]])
     if not found <= _TOLERANCE:  # NaN is a difference too
         raise TrainingError(f"query_memory: CLIP in torch and in ONNX differ by {found:.2g}, over {_TOLERANCE:g}")

@@ -55,12 +55,12 @@ def find_pairs(data: DataSet, until: int) -> Pairs:
     """The pairs that are known at ``until``: nothing at or after it is read."""
     purchases = data.purchases(until)
     bought = _Events(purchases.customer.astype(np.int64), purchases.timestamp, purchases.article.astype(np.int64))
-    searches, texts, clicks = _read_log(data, until, purchases.customer_ids)
+    searches, texts, clicks, has_clicks = _read_log(data, until, purchases.customer_ids)
     place = _latest(searches.who, searches.time, bought.who, bought.time)
     rows = np.flatnonzero(place >= 0)
     bought, search = bought.take(rows), searches.take(place[rows])
     found = bought.time - search.time <= VISIT
-    if len(clicks):
+    if has_clicks:
         found &= _clicked_since(clicks, bought, search.time, len(data.article_ids))
     return Pairs(texts, search.value[found], bought.value[found], bought.time[found])
 
@@ -128,25 +128,30 @@ class _Events:
         return _Events(self.who[rows], self.time[rows], self.value[rows])
 
 
-def _read_log(data: DataSet, until: int, customer_ids: list[str]) -> tuple[_Events, list[str], _Events]:
-    """(searches sorted by customer and time, the texts they name, clicks) of some customers, known at ``until``."""
+def _read_log(data: DataSet, until: int, customer_ids: list[str]) -> tuple[_Events, list[str], _Events, bool]:
+    """(searches sorted by customer and time, the texts they name, clicks) of some customers, known at ``until``.
+
+    And whether anybody clicked on anything by then.
+    """
     customers, articles = pa.array(customer_ids, pa.string()), pa.array(data.article_ids, pa.string())
     numbers = QueryNumbers()
-    searches, clicks = [], []
-    for batch in data.events():
-        early = pa.array(tables.seconds(batch.column("timestamp")) < until)
-        known = pc.and_(early, pc.is_in(batch.column("customer_id"), value_set=customers))
-        rows = batch.filter(pc.and_(known, pc.equal(batch.column("type"), EventType.SEARCH.value)))
+    searches, clicks, has_clicks = [], [], False
+    for rows_read in data.events():
+        batch = rows_read.filter(pa.array(tables.seconds(rows_read.column("timestamp")) < until))
+        of_customers = pc.is_in(batch.column("customer_id"), value_set=customers)
+        rows = batch.filter(pc.and_(of_customers, pc.equal(batch.column("type"), EventType.SEARCH.value)))
         searched = _events(rows, customers, numbers.of(rows.column("query")))
         searches.append(searched.take(searched.value >= 0))
-        rows = batch.filter(pc.and_(known, pc.equal(batch.column("type"), EventType.CLICK.value)))
+        clicked = pc.equal(batch.column("type"), EventType.CLICK.value)
+        has_clicks |= bool(pc.any(clicked).as_py())
+        rows = batch.filter(pc.and_(of_customers, clicked))
         clicks.append(_events(rows, customers, _places(rows.column("article_id"), articles)))
     texts = sorted(numbers.texts)
     rank = {text: place for place, text in enumerate(texts)}
     renumbered = np.array([rank[text] for text in numbers.texts], np.int64)
     joined = _joined(searches)
     joined = joined.take(np.lexsort((joined.time, joined.who)))
-    return _Events(joined.who, joined.time, renumbered[joined.value]), texts, _joined(clicks)
+    return _Events(joined.who, joined.time, renumbered[joined.value]), texts, _joined(clicks), has_clicks
 
 
 def _events(rows: pa.RecordBatch, customers: pa.Array, value: Int64) -> _Events:

@@ -65,8 +65,8 @@ def _weights(network: TitleEncoderNetwork) -> Arrays:
     }
 
 
-def write_exported_text_encoder(path: Path, network: nn.Module) -> None:
-    """The same graph of any network with these inputs and this output, through torch's exporter (CLIP's, say)."""
+def write_clip_text_encoder(path: Path, network: nn.Module) -> None:
+    """A graph with the same inputs and output, of a network of attention, which torch's own exporter can express."""
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time", max=1_024)
     device = next(network.parameters()).device
     inputs = {
