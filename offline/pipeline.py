@@ -13,11 +13,11 @@ from offline.blend_stage import train_blend
 from offline.config import Config
 from offline.context import Context
 from offline.generation_stages import (
-    train_base_model,
-    train_id_embeddings,
+    build_query_memory,
+    train_base,
+    train_ids,
     train_language_model,
-    train_query_memory,
-    train_title_encoder,
+    train_titles,
 )
 from offline.progress import Progress, Silent
 from offline.run import Run
@@ -29,10 +29,10 @@ TRAIN: dict[str, Callable[[Context], None]] = {
     "images": train_images,
     "fashion_dna": train_fashion_dna,
     "style_lstm": train_style_lstm,
-    "title_encoder": train_title_encoder,
-    "id_embeddings": train_id_embeddings,
-    "query_memory": train_query_memory,
-    "base_model": train_base_model,
+    "title_encoder": train_titles,
+    "id_embeddings": train_ids,
+    "query_memory": build_query_memory,
+    "base_model": train_base,
     "language_model": train_language_model,
     "blend": train_blend,
 }

@@ -9,6 +9,9 @@
     static                  ``style`` float32 (K, 128), ``bias`` float32 (K), ``shared`` float32 (128): the style of
                             whoever was not in training; ``static_customers.json``: the K ids
     style_lstm              weights
+    base/                   the stand-in language model, or the name of another; ``adapter/``: LoRA's weights
+    generation/             the generating half, just as a bundle holds it (``model_store.generation``), ``spec.json``
+    effects.json            what each stage of fine-tuning did to held-out sessions
     blend.json              ``model_store.bundle.Blend``
     curves.json             per stage: loss and validation figures by epoch
     stages.json             per complete stage: its recipe, all that its result depends on

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_store.bundle import Blend
 from model_store.dataset import DataSet
@@ -14,10 +16,19 @@ from model_store.errors import InvalidConfig
 from model_store.time_features import TimeSpec
 from offline.article_tables import load_networks
 from offline.evaluation.metrics import Estimate, Figures, Float64, Scorecard, bootstrap, estimate
-from offline.evaluation.rankings import COMPARED, StaticStyles, blended, personal, popularity, static_styles
+from offline.evaluation.rankings import (
+    COMPARED,
+    GeneratedRanking,
+    StaticStyles,
+    blended,
+    personal,
+    popularity,
+    static_styles,
+)
 from offline.evaluation.ranks import Places, Ranking, Ranks, rank
 from offline.evaluation.tables import Table, tables
 from offline.evaluation.window import Task, Window, choose_window, make_task
+from offline.generating import GeneratingModel, sessions_before
 from offline.progress import Progress
 from offline.run import Run, Split
 from offline.style_lstm import styles_at
@@ -69,18 +80,22 @@ class Result:
     tables: Sequence[TableResult]
     static_unknown: int
     """customers of the window whom the static model does not know"""
+    generated_for: int | None
+    """customers of the window for whom something was generated; None without a generating half"""
 
 
 def run_backtest(data: DataSet, run: Run, options: Options, progress: Progress) -> Result:
     """Evaluate a trained run. Raises InvalidConfig, InvalidData or TrainingError in one line."""
     window = _window(data, run, options)
     task = make_task(data, window)
-    rankings, static = _rankings(task, run)
+    generated = _generated_lists(task, data, run, progress)
+    rankings, static = _rankings(task, run, generated)
     ranks = {}
     for ranking in rankings:
         with progress.bar(f"ranking: {ranking.name}", task.targets.customers) as bar:
             ranks[ranking.name] = Counted(*rank(ranking, (task.targets, task.first_time), bar.advance))
-    return Result(task, options, rankings, ranks, _measure(task, ranks, options, progress), static.unknown)
+    listed = None if generated is None else sum(len(one) > 0 for one in generated.lists)
+    return Result(task, options, rankings, ranks, _measure(task, ranks, options, progress), static.unknown, listed)
 
 
 def _window(data: DataSet, run: Run, options: Options) -> Window:
@@ -92,7 +107,34 @@ def _window(data: DataSet, run: Run, options: Options) -> Window:
     return choose_window(data, split.cutoff, options.until, options.days)
 
 
-def _rankings(task: Task, run: Run) -> tuple[list[Ranking], StaticStyles]:
+@dataclass(frozen=True)
+class _Generated:
+    """Mixup lists of the task's customers, empty where nothing could be generated, and the model's size."""
+
+    lists: list[NDArray[np.int64]]
+    parameters: int
+
+
+def _generated_lists(task: Task, data: DataSet, run: Run, progress: Progress) -> _Generated | None:
+    """What the run's language model writes for each customer right before their first purchase in the window."""
+    model = GeneratingModel.of_run(run, data)
+    if model is None:
+        return None
+    names = [data.article_ids[row] for row in task.candidates[task.targets.candidate]]
+    bought = [set(names[low:high]) for low, high in pairwise(task.targets.offsets.tolist())]
+    sessions = sessions_before(
+        data,
+        task.window.start,
+        task.window.until,
+        task.customer_ids,
+        task.first_sale,
+        bought,
+        model.spec.prompt.actions,
+    )
+    return _Generated(model.lists(data, sessions, task.candidates, progress), model.parameters)
+
+
+def _rankings(task: Task, run: Run, generated: _Generated | None) -> tuple[list[Ranking], StaticStyles]:
     dna = run.load_arrays("article_dna")["dna"]
     network = load_networks(run)[2]
     trained = run.load_arrays("static")
@@ -103,11 +145,13 @@ def _rankings(task: Task, run: Run) -> tuple[list[Ranking], StaticStyles]:
     candidates = np.ascontiguousarray(dna[task.candidates])
     weights = sum(weight.numel() for weight in network.parameters())
     dynamic = personal("dynamic", weights, style, candidates)
+    listed = GeneratedRanking(generated.lists, dynamic, generated.parameters) if generated else None
     rankings: list[Ranking] = [
         popularity(task),
         personal("static", trained["style"].size + trained["bias"].size, static.style, candidates),
         dynamic,
-        blended(dynamic, task, run.load_model("blend", Blend)),
+        *([listed] if listed else []),
+        blended(dynamic, task, run.load_model("blend", Blend), listed),
     ]
     return rankings, static
 

@@ -41,6 +41,7 @@ def as_json(result: Result, data: DataSet, run: Run) -> dict[str, Any]:
         "customers": task.targets.customers,
         "customers_without_history": int((task.history_sizes == 0).sum()),
         "customers_unknown_to_static": result.static_unknown,
+        "customers_with_generation": result.generated_for,
         "purchases": len(task.targets.candidate),
         "repeated_purchases": task.repeated,
         "purchases_out_of_stock": task.out_of_stock,
@@ -127,6 +128,7 @@ def _customers(result: Result) -> str:
     return (
         f"{result.task.targets.customers:,}; {without:,} without an earlier purchase, "
         f"{result.static_unknown:,} unknown to the static model"
+        + ("" if result.generated_for is None else f"; something was generated for {result.generated_for:,}")
     )
 
 
@@ -203,6 +205,11 @@ customer with a purchase in it, at the time of that customer's first one, from w
   days or later counts with the average sales at least; as in the service, a customer without purchases gets what sold
   those 7 days first, the rest by f·d. Articles that a customer bought before are ranked like all others, except in the
   table of first-time purchases.
+- **generated** (Amazon 2024, §4.4), where the run has a language model: what it writes, as served (8 bits, temperature
+  0), for the session right before the customer's first purchase in the window, without clicks on what the customer
+  goes on to buy (§5.1), retrieved with mixup; what is not among the first 200 ties behind them, and who has no session
+  gets the dynamic ranking. **blended** adds the fitted weight times log(201 / place) / log 201 to those 200. A
+  generation speaks of the next order; the other tables count all purchases of the window.
 - **AUC**: mean over purchases of the share of articles not bought by the customer that rank lower, ties counting half.
   **for 10% …**: number of recommendations that cover this share of the purchases (equation 4). **Recall@n**: share of
   the purchases within the first n. **NDCG@10**: mean of 1 / log2(1 + rank) within the first 10. **MRR**: mean of
