@@ -25,7 +25,7 @@ PREFIX = "modiste:{generation}:"
 REQUESTS, QUEUED, COUNTS = PREFIX + "requests", PREFIX + "queued", PREFIX + "counts"
 _KEYS = (REQUESTS, QUEUED, COUNTS)
 GROUP = "generators"
-SCHEDULED_AT_ONCE = 1_000
+SCHEDULED_AT_ONCE = 256
 """Requests that one script is given, so that none keeps other clients of Redis waiting for long."""
 LONGEST_WAIT = 0.2
 """Seconds that one call waits for a request: less than any timeout of the client."""

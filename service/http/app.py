@@ -19,6 +19,7 @@ from service.events import EventRecorder
 from service.generation.queue import GenerationQueue
 from service.generation.records import GenerationRequest
 from service.generation.redis_queue import RedisGenerationQueue
+from service.generation.together import Together
 from service.http import articles, customers, errors, events, operations
 from service.http.middleware import ApiKeys, BodyLimit, Measured, RawPath, RequestIds
 from service.http.openapi import describe
@@ -118,16 +119,18 @@ def _parts(settings: Settings, client: Client, metrics: Metrics, clock: Callable
         recommender=Recommender(customers, Trends(sales, clock, time.monotonic), intents, breaker, metrics, clock),
         lives=lives,
         scheduler=scheduler,
+        queue=queue,
         clock=clock,
     )
 
 
 def _schedule(lives: Lives, queue: GenerationQueue | None) -> Callable[[Sequence[GenerationRequest]], Awaitable[None]]:
     """What has customers' events followed by a generation, while the bundle that answers can use one."""
+    together = None if queue is None else Together(queue)
 
     async def schedule(requests: Sequence[GenerationRequest]) -> None:
-        if queue is not None and lives.live.titles is not None:
-            await queue.schedule(requests)
+        if together is not None and lives.live.titles is not None:
+            await together.schedule(requests)
 
     return schedule
 

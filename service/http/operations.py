@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
@@ -35,9 +36,12 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/metrics", response_class=Response, tags=["operations"])
 async def metrics(request: Request) -> Response:
-    """Figures for Prometheus, in its text format."""
+    """Figures for Prometheus, in its text format; those of the generators as Redis last told them."""
     parts = services(request)
     parts.lives.show(parts.metrics)
+    if parts.queue is not None:
+        with suppress(errors.StoreUnavailable):
+            parts.metrics.show_generations(await parts.queue.figures())
     return Response(parts.metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -9,6 +9,7 @@ from fastapi import Request
 
 from service.catalogue.intake import CatalogueIntake
 from service.events import EventRecorder
+from service.generation.queue import GenerationQueue
 from service.intents import Scheduler
 from service.live import Live, Lives
 from service.metrics import Metrics
@@ -19,7 +20,7 @@ from service.state.redis_store import RedisStore
 
 @dataclass(frozen=True)
 class Services:
-    """All parts of one worker. ``clock``: Unix seconds. ``scheduler``: None where nothing is generated."""
+    """All parts of one worker. ``clock``: Unix seconds. ``scheduler``, ``queue``: None where nothing is generated."""
 
     settings: Settings
     metrics: Metrics
@@ -29,6 +30,7 @@ class Services:
     intake: CatalogueIntake
     lives: Lives
     scheduler: Scheduler | None
+    queue: GenerationQueue | None
     clock: Callable[[], int]
 
     @property
