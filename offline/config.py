@@ -130,12 +130,13 @@ class TitleEncoderConfig(Schedule):
     """The title encoder (Amazon 2024, §4.4): an LSTM of ``hidden`` cells over tokens of ``embedding`` components.
 
     ``vocabulary``: tokens at most; ``margin``: of the triplet loss; ``max_pairs``: (query, title) pairs an epoch.
+    ``dropout`` makes texts fall together the sooner (in the sample shop at 0.1, with a rate of 5e-3).
     """
 
     vocabulary: Annotated[int, Field(ge=300, le=100_000)] = 8_000
     embedding: Positive = 128
     hidden: Positive = 128
-    dropout: Share = 0.1
+    dropout: Share = 0.0
     margin: Annotated[float, Field(gt=0, le=2)] = 0.2
     max_pairs: Positive = 100_000
 

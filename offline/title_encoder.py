@@ -32,7 +32,7 @@ from model_store.errors import TrainingError
 from model_store.generation import TEXT_SIZE, pad_tokens, plain_text, text_tokens
 from offline.config import TitleEncoderConfig
 from offline.models.title_encoder import TitleEncoderNetwork, triplet_loss
-from offline.progress import Progress
+from offline.progress import Progress, Silent
 from offline.search_pairs import Pairs, find_pairs
 from offline.training import Curve, Rows, derive, fit, seed_torch, shuffled_batches
 from offline.world import World
@@ -44,6 +44,7 @@ Int64 = NDArray[np.int64]
 _PADDING = "[PAD]"
 _HELD_OUT, _CANDIDATES = 5_000, 20_000  # pairs that validation ranks, and titles that it ranks among
 _ENCODE_BATCH = 512
+_FALLEN = 1.9  # margins of loss; 2 are lost where all texts lie in one place
 
 
 class TorchEncoder(Generic[Network]):
@@ -294,6 +295,11 @@ def train_title_encoder(
         precision=precision,
         progress=progress,
     )
+    if fitted.curve[-1]["loss"] > _FALLEN * config.margin:
+        (progress or Silent()).say(
+            "title_encoder: the loss stayed near twice the margin, where all texts have nearly the same embedding: "
+            "purchases say little about queries here, or title_encoder.lr, batch or dropout are too high"
+        )
     return TitleEncoder(tokenizer, network, fitted.curve)
 
 

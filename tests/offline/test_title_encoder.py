@@ -15,7 +15,7 @@ from model_store.errors import TrainingError
 from model_store.generation import MAX_TEXT_TOKENS
 from offline.config import TitleEncoderConfig
 from offline.models.title_encoder import TitleEncoderNetwork, triplet_loss
-from offline.progress import Progress
+from offline.progress import Progress, Silent
 from offline.search_pairs import Pairs, find_pairs
 from offline.title_encoder import (
     Positives,
@@ -69,6 +69,19 @@ def test_from_purchases_at_random_nothing_is_learned(tmp_path: Path) -> None:
     number = MEANINGS * KINDS
     chance = float(np.mean(1 / np.arange(1, number + 1)))
     assert max(row["score"] for row in encoder.curve) < 1.6 * chance
+
+
+@pytest.mark.parametrize(("lr", "together"), [(0.01, False), (1e-9, True)])
+def test_it_is_told_where_all_texts_lie_together(tmp_path: Path, lr: float, together: bool) -> None:
+    """As they do before training."""
+    said: list[str] = []
+
+    class Lines(Silent):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    train(synonym_shop(tmp_path / "shop"), tmp_path, SMALL.model_copy(update={"lr": lr, "epochs": 3}), Lines())
+    assert any("twice the margin" in line for line in said) is together
 
 
 def test_embeddings_do_not_fall_together(tmp_path: Path) -> None:
