@@ -11,8 +11,9 @@ import numpy as np
 import redis
 import uvloop
 
-from model_store.bundle import STYLE_LSTM
+from model_store.bundle import STYLE_LSTM, load_articles
 from model_store.dataset import DataSet
+from model_store.generation import load_ids, load_titles
 from model_store.graphs import Float32, Memory, StyleLstm
 from service.backfill import fill_catalogue, fill_customers
 from service.bench.results import Result
@@ -20,7 +21,9 @@ from service.bench.world import CATEGORIES, World
 from service.catalogue.encoder import CatalogueEncoder
 from service.catalogue.redis_store import RedisCatalogue
 from service.engine.filters import EVERYTHING, Filters
+from service.engine.ids import IdSpace
 from service.engine.index import ArticleIndex
+from service.engine.mixup import Intent, Mixup
 from service.engine.style import StyleModel
 from service.state.connection import connect
 from service.state.redis_store import RedisStore
@@ -70,6 +73,30 @@ def measure_search(world: World, count: int) -> list[Result]:
         Result.of_times(
             "yardstick: flat FAISS scan, fp32", timings(lambda n: flat.search(queries[n % 1_024][None], K), count)
         ),
+    ]
+
+
+def measure_mixup(world: World, count: int) -> list[Result]:
+    """Retrieval with mixup for generations that are met for the first time, and for the same ones again."""
+    half = world.bundle.manifest.generation
+    if half is None:
+        return []
+    names, _, _ = load_articles(world.bundle)
+    ids, titles = IdSpace(load_ids(world.bundle.folder, names)), load_titles(world.bundle.folder, len(names))
+    index = ArticleIndex(titles=True, place_of=ids.place_of)
+    own = titles[-len(world.articles) :]
+    index.upsert_many(world.articles, world.dna, [True] * len(world.articles), own)
+    mixup = Mixup(ids, half.mixup)
+    chosen = np.random.default_rng(1).permutation(len(own))
+
+    def make(number: int) -> object:
+        row = int(chosen[number % min(1_024, len(own))])
+        return mixup.make(index, Intent(own[row], world.articles[row].article_id), EVERYTHING)
+
+    first = timings(make, min(count, 1_000))
+    return [
+        Result.of_times(f"mixup list, {len(own):,} articles, first time", first),
+        Result.of_times("mixup list, again", timings(make, min(count, 1_000))),
     ]
 
 

@@ -39,11 +39,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(world: World, redis_url: str, workers: int) -> Iterator[tuple[int, int]]:
-    """`modiste serve` over the world: (port, process of the launcher), stopped at the end."""
+def serving(world: World, redis_url: str, workers: int, llm_url: str = "off") -> Iterator[tuple[int, int]]:
+    """`modiste serve` over the world: (port, process of the launcher), stopped at the end.
+
+    Without a language model, unless one is named: it would take the processor from what is measured.
+    """
     port = free_port()
     own = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     settings = {"port": port, "workers": workers, "store": world.store, "redis_url": redis_url, "log_level": "warning"}
+    settings["llm_url"] = llm_url
     environment = own | {variable(name): str(value) for name, value in settings.items()}
     with subprocess.Popen(
         [sys.executable, "-m", "modiste", "serve"], env=environment, stdout=subprocess.DEVNULL
@@ -115,7 +119,7 @@ def measure_service(world: World, redis_url: str, workers: int, seconds: float) 
             (_SINGLE_EVENT, purchase_requests(world, 1), 1),
             ("POST of 50 purchases, events", purchase_requests(world, 50), 50),
         ):
-            results += _load(f"{name}, {suffix}", port, requests, events, seconds)
+            results += load(f"{name}, {suffix}", port, requests, events, seconds)
         for role, process in _processes(launcher):
             results.append(Result(f"peak memory, {role}, {suffix}", peak_memory(process), "MiB"))
     return results
@@ -124,10 +128,10 @@ def measure_service(world: World, redis_url: str, workers: int, seconds: float) 
 def measure_empty(seconds: float) -> list[Result]:
     """The yardstick for HTTP: FastAPI that answers a constant of the same size."""
     with serving_nothing() as port:
-        return _load("yardstick: empty FastAPI endpoint", port, (get("/v1/customers/a/recommendations"),), 1, seconds)
+        return load("yardstick: empty FastAPI endpoint", port, (get("/v1/customers/a/recommendations"),), 1, seconds)
 
 
-def _load(name: str, port: int, requests: tuple[str, ...], events: int, seconds: float) -> list[Result]:
+def load(name: str, port: int, requests: tuple[str, ...], events: int, seconds: float) -> list[Result]:
     """As fast as it goes, then at half of that speed, latency counted from when each request was due."""
     most = asyncio.run(measure(Load(port, requests, CONNECTIONS, seconds)))
     half = asyncio.run(measure(Load(port, requests, CONNECTIONS, seconds, rate=max(1.0, most.per_second / 2))))

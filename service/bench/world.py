@@ -1,11 +1,13 @@
 """The shop that is measured: a catalogue of any size around a real bundle's Fashion DNA, and its customers.
 
 What is measured must not depend on what a model learned, only on shapes: graphs, golden cases and spec are those of the
-live bundle, articles are its Fashion DNA with noise, purchases follow a power law of popularity.
+live bundle, articles are its Fashion DNA with noise, and its title and id embeddings likewise where it has a generating
+half; purchases follow a power law of popularity.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,9 @@ from model_store.bundle import (
     ARTICLE_DNA,
     ARTICLES,
     MANIFEST,
+    Blend,
     Bundle,
+    Manifest,
     load_articles,
     open_bundle,
     publishing,
@@ -27,6 +31,7 @@ from model_store.bundle import (
     write_manifest,
 )
 from model_store.dataset import DataSetFile, new_data_set, write_data_set_file
+from model_store.generation import IDS, TITLES, load_ids, load_titles, write_ids, write_titles
 from model_store.records import Article
 from model_store.tables import ARTICLES as ARTICLES_TABLE
 from model_store.tables import EVENTS as EVENTS_TABLE
@@ -58,7 +63,7 @@ def make_world(live: Bundle, folder: Path, articles: int, customers: int, now: i
     rng = np.random.default_rng(seed)
     records = [_article(number, rng) for number in range(articles)]
     dna = synthetic_dna(load_articles(live)[2], articles, rng)
-    bundle = _write_bundle(live, folder / "bundles", records, dna)
+    bundle = _write_bundle(live, folder / "bundles", records, dna, rng)
     ids = [record.article_id for record in records]
     shoppers = [f"bench-customer-{number}" for number in range(customers)]
     with new_data_set(folder / "data") as stage:
@@ -81,21 +86,55 @@ def _article(number: int, rng: np.random.Generator) -> Article:
     )
 
 
-def _write_bundle(live: Bundle, store: Path, records: list[Article], dna: NDArray[np.float32]) -> Bundle:
-    """The live bundle with more articles in its table; its own stay, since the golden cases name some."""
+def _write_bundle(
+    live: Bundle, store: Path, records: list[Article], dna: NDArray[np.float32], rng: np.random.Generator
+) -> Bundle:
+    """The live bundle with more articles in its tables; its own stay, since the golden cases name some."""
     version = "bench"
     own_ids, own_fingerprints, own_dna = load_articles(live)
     with publishing(store, version) as stage:
         for name in live.manifest.files:
-            if name not in {ARTICLES, ARTICLE_DNA, MANIFEST}:
-                (stage / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(live.path(name), stage / name)
+            if name not in {ARTICLES, ARTICLE_DNA, MANIFEST, TITLES, IDS}:
+                _bring(live.path(name), stage / name)
         ids = own_ids + [record.article_id for record in records]
         fingerprints = own_fingerprints + [article_fingerprint(record, None) for record in records]
         write_articles(stage, ids, fingerprints, np.concatenate([own_dna, dna]))
-        write_manifest(stage, live.manifest.model_copy(update={"version": version}))
+        manifest = live.manifest.model_copy(update={"version": version})
+        if manifest.generation is not None:
+            _write_embeddings(live, stage, own_ids, len(records), rng)
+            manifest = _with_weight(manifest)
+        write_manifest(stage, manifest)
     set_current(store, version)
     return open_bundle(store / version)
+
+
+def _bring(source: Path, target: Path) -> None:
+    """A file of the live bundle, without copying gigabytes where both lie on one disk."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _write_embeddings(live: Bundle, stage: Path, own_ids: list[str], count: int, rng: np.random.Generator) -> None:
+    """Title and id embeddings of ``count`` articles more."""
+    titles, ids = load_titles(live.folder, len(own_ids)), load_ids(live.folder, own_ids)
+    write_titles(stage, np.concatenate([titles, _unit(synthetic_dna(titles, count, rng))]))
+    row_of = {article_id: row for row, article_id in enumerate(own_ids)}
+    own_rows = np.array([row_of[name] for name in sorted(ids.row_of, key=ids.row_of.__getitem__)], np.int64)
+    rows = np.concatenate([own_rows, np.arange(len(own_ids), len(own_ids) + count)])
+    write_ids(stage, np.concatenate([ids.embedding, _unit(synthetic_dna(ids.embedding, count, rng))]), rows, ids.cold)
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+
+def _with_weight(manifest: Manifest) -> Manifest:
+    """What was generated counts, whether or not this bundle's fit found it worth anything."""
+    blend = Blend(trend=manifest.blend.trend, generated=manifest.blend.generated or 1.0)
+    return manifest.model_copy(update={"blend": blend})
 
 
 def synthetic_dna(real: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from model_store.bundle import current_version, open_bundle
 from model_store.errors import InvalidConfig
-from service.bench import parts, served
+from service.bench import generations, parts, served
 from service.bench.results import Result, hardware, table, write_json
 from service.bench.world import World, make_world
 from service.embedded import EmbeddedRedis
@@ -59,7 +59,8 @@ def main(options: argparse.Namespace) -> None:
 def _measure(world: World, redis_url: str, seconds: float, *, quick: bool) -> list[Result]:
     calls = 200 if quick else 1_000
     _say("search and LSTM, alone")
-    results = [*parts.measure_search(world, calls), *parts.measure_lstm(world, 4 * calls)]
+    results = [*parts.measure_search(world, calls), *parts.measure_mixup(world, calls)]
+    results += parts.measure_lstm(world, 4 * calls)
     results.append(parts.measure_redis(redis_url, 10 * calls))
     _say(f"backfill of {world.purchases:,} purchases")
     results += parts.measure_backfill(world, redis_url)
@@ -68,7 +69,11 @@ def _measure(world: World, redis_url: str, seconds: float, *, quick: bool) -> li
     for workers in (1, 2):
         _say(f"HTTP: the service with {workers} worker{'s' if workers > 1 else ''}")
         results += served.measure_service(world, redis_url, workers, seconds)
-    return results
+    if world.bundle.manifest.generation is None:
+        _say("the live bundle has no generating half, so nothing is said about generations")
+        return results
+    _say("HTTP: what was generated, and a slow language model")
+    return results + generations.measure_generations(world, redis_url, seconds)
 
 
 def _count(text: str) -> int:

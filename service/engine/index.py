@@ -35,6 +35,7 @@ from service.engine.space import (
     Rows,
     Space,
     check_vectors,
+    outside,
 )
 
 Kind = Literal["dna", "title"]
@@ -299,6 +300,8 @@ class ArticleIndex:
 
     def touched_since(self, revision: int) -> set[str] | None:
         """Articles whose row, stock or vector may have changed after ``revision``; None where that is long ago."""
+        if revision == self.revision:
+            return set()
         if revision < self.revision - len(self._journal):
             return None
         return {article_id for later, touched in self._journal if later > revision for article_id in touched}
@@ -362,7 +365,7 @@ class ArticleIndex:
         if not filters.narrows and not len(excluded):
             return None
         passes = self._matches(filters, rows) if filters.narrows else np.ones(len(rows), bool)
-        return passes & ~np.isin(rows, excluded)
+        return passes & outside(rows, excluded)
 
     def rows_of(self, article_ids: Collection[str]) -> Rows:
         """The row of each article, -1 where it is not in stock."""
@@ -376,7 +379,7 @@ class ArticleIndex:
         allowed = self._allowed_by(filters)
         rows = np.arange(self._in_stock) if allowed is None else allowed.rows
         excluded = self._excluded(filters)
-        return rows[~np.isin(rows, excluded)] if len(excluded) else rows
+        return rows[outside(rows, excluded)] if len(excluded) else rows
 
     def allowed_among(self, article_ids: Collection[str], filters: Filters) -> Rows:
         """The rows of those of ``article_ids`` that are in stock and pass ``filters``, ``exclude`` included."""
@@ -403,16 +406,17 @@ class ArticleIndex:
 
     def ranked(self, rows: Rows, scores: Float32, k: int) -> Ranked:
         """The best ``k`` of rows with their scores, in answer order."""
-        ids = self.ids_of(rows)
         if k < len(rows):
             last = np.partition(scores, len(rows) - k)[len(rows) - k]
-            better = np.flatnonzero(scores > last)
-            level = ((ids[place], place) for place in np.flatnonzero(scores == last).tolist())
-            kept = [*better.tolist(), *(place for _, place in heapq.nsmallest(k - len(better), level))]
-        else:
-            kept = list(range(len(rows)))
-        kept.sort(key=lambda place: (-scores[place], ids[place]))
-        return Ranked(tuple(ids[place] for place in kept), scores[kept])
+            better, level = np.flatnonzero(scores > last), np.flatnonzero(scores == last)
+            if len(better) + len(level) > k:
+                first = heapq.nsmallest(k - len(better), zip(self.ids_of(rows[level]), level.tolist(), strict=True))
+                level = np.array([place for _, place in first], np.int64)
+            kept = np.concatenate([better, level])
+            rows, scores = rows[kept], scores[kept]
+        ids = self.ids_of(rows)
+        order = sorted(range(len(ids)), key=list(zip((-scores).tolist(), ids, strict=True)).__getitem__)
+        return Ranked(tuple(ids[place] for place in order), scores[order])
 
     def _matches(self, filters: Filters, rows: Rows | slice) -> NDArray[np.bool_]:
         prices = self._prices[rows]

@@ -9,6 +9,7 @@ can reach an answer: its id is looked up, its title only compared.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -83,6 +84,11 @@ def rank_bonus(places: int, k: int = MIXUP_LENGTH) -> Float32:
 
     log((K + 1) / rank) / log(K + 1): 1 for the first, nearly 0 for the K-th (``model_store.bundle.Blend``).
     """
-    rank = np.arange(1, min(places, k) + 1)
-    bonus: Float32 = (np.log((k + 1) / rank) / np.log(k + 1)).astype(np.float32)
-    return bonus
+    return _bonuses(k)[:places]
+
+
+@cache
+def _bonuses(k: int) -> Float32:
+    bonuses: Float32 = (np.log((k + 1) / np.arange(1, k + 1)) / np.log(k + 1)).astype(np.float32)
+    bonuses.flags.writeable = False
+    return bonuses

@@ -27,6 +27,7 @@ MAX_COMPONENT = 1e9
 
 SCAN_FROM = 4_096  # rows: for fewer, plain sums are as quick
 NO_ROWS: Rows = np.zeros(0, np.int64)
+_COMPARED = 50_000  # pairs of rows: for fewer, comparing each is quicker than sorting
 _ROUNDING = SIZE * 2.0**-23  # a float32 sum of 128 products errs by less than this times both norms
 
 
@@ -167,8 +168,7 @@ class Space:
             if proposals >= size:
                 return None
             rows, bound = scan.propose(query, proposals, size, None if allowed is None else allowed.bitmap)
-            if len(excluded):
-                rows = rows[~np.isin(rows, excluded)]
+            rows = rows[outside(rows, excluded)] if len(excluded) else rows
             scores = self.scores(rows, query)
             # A score below the bound can round up to a float32 just above it, but no further.
             if bound == -np.inf or (len(rows) >= k and bound < np.nextafter(_largest(scores, k), np.float32(-np.inf))):
@@ -183,11 +183,19 @@ class Space:
             rows = allowed.rows
             approximate = self._vectors.take(rows, axis=0) @ query
         if len(excluded):
-            keep = ~np.isin(rows, excluded)
+            keep = outside(rows, excluded)
             rows, approximate = rows[keep], approximate[keep]
         if k < len(rows):
             rows = rows[within_reach(approximate, k, self.rounding(query))]
         return Candidates(rows, self.scores(rows, query))
+
+
+def outside(rows: Rows, excluded: Rows) -> NDArray[np.bool_]:
+    """Which of ``rows`` are not among ``excluded``."""
+    if len(rows) * len(excluded) > _COMPARED:
+        return ~np.isin(rows, excluded)
+    among: NDArray[np.bool_] = (rows[:, None] == excluded).any(axis=1)
+    return ~among
 
 
 def within_reach(approximate: Float32, k: int, error: float) -> Rows:

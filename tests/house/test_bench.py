@@ -15,8 +15,11 @@ from bundles import make_bundle
 from redis_server import redis_url
 
 from model_store import golden
+from model_store.bundle import load_articles
 from model_store.dataset import DataSet
+from model_store.generation import load_ids, load_titles
 from service.bench import parts
+from service.bench.generations import measure_generations
 from service.bench.load import Load, get, measure, post
 from service.bench.results import Result, table, write_json
 from service.bench.world import World, make_world
@@ -41,6 +44,49 @@ def test_the_world_is_a_sound_bundle_and_a_sound_data_set(world: World) -> None:
     assert set(purchases.customer_ids) <= set(world.customer_ids)
     assert purchases.timestamp.max() < NOW
     assert world.dna.shape == (300, 128)
+
+
+@pytest.fixture(scope="module")
+def generating_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("bench-generating")
+    live = make_bundle(folder / "live", generating=True)
+    return make_world(live, folder / "world", articles=300, customers=40, now=NOW)
+
+
+def test_a_world_around_a_generating_half_has_one(generating_world: World) -> None:
+    bundle = generating_world.bundle
+    golden.check(bundle)
+    names = load_articles(bundle)[0]
+    assert names[-300:] == [article.article_id for article in generating_world.articles]
+    ids = load_ids(bundle.folder, names)
+    assert all(ids.knows(article.article_id) for article in generating_world.articles)
+    assert load_titles(bundle.folder, len(names)).shape == (360, 128)
+    assert bundle.manifest.blend.generated > 0
+    assert [result.value > 0 for result in parts.measure_mixup(generating_world, 20)] == [True, True]
+
+
+def test_without_a_generating_half_nothing_is_said_of_generations(world: World) -> None:
+    assert parts.measure_mixup(world, 5) == []
+    assert measure_generations(world, "redis://nowhere", 1.0) == []
+
+
+@pytest.mark.slow
+def test_latency_with_generations_is_held_against_style_in_the_same_run(
+    generating_world: World, redis_url: str
+) -> None:
+    parts.measure_backfill(generating_world, redis_url)
+    results = measure_generations(generating_world, redis_url, 0.2)
+    loads = [result for result in results if result.unit == "/s"]
+    ratios = [result for result in results if result.unit == "x"]
+    assert len(loads) == 12
+    assert [result.failed for result in loads] == [0] * 12
+    assert [result.name.removeprefix("p99 / style's: ") for result in ratios] == [
+        "blended, nothing generated",
+        "blended, generated",
+        "generated",
+        "blended, query",
+        "blended, generated, 5 s language model",
+    ]
 
 
 def test_the_same_seed_makes_the_same_world(world: World, tmp_path: Path) -> None:
