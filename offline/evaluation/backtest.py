@@ -145,13 +145,14 @@ def _rankings(task: Task, run: Run, generated: _Generated | None) -> tuple[list[
     candidates = np.ascontiguousarray(dna[task.candidates])
     weights = sum(weight.numel() for weight in network.parameters())
     dynamic = personal("dynamic", weights, style, candidates)
-    listed = GeneratedRanking(generated.lists, dynamic, generated.parameters) if generated else None
+    blend, generating = run.load_model("blend", Blend), generated.parameters if generated else 0
+    served = blended(dynamic, task, blend, generated.lists if generated else (), generating)
     rankings: list[Ranking] = [
         popularity(task),
         personal("static", trained["style"].size + trained["bias"].size, static.style, candidates),
         dynamic,
-        *([listed] if listed else []),
-        blended(dynamic, task, run.load_model("blend", Blend), listed),
+        *([GeneratedRanking(generated.lists, served, generating)] if generated else []),
+        served,
     ]
     return rankings, static
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model_store.bundle import Blend
 from model_store.popularity import trend_score, with_newcomers
-from offline.evaluation.ranks import Float32
+from offline.evaluation.ranks import Float32, Ranking
 from offline.evaluation.window import Task
 from offline.mixup import rank_bonus
 
@@ -80,11 +80,11 @@ class GeneratedRanking:
     """Retrieval with mixup of what the language model wrote (Amazon 2024, §4.4).
 
     ``lists`` (K): positions among the candidates, best first; what is not on a customer's list ties behind it. A
-    customer without a generation gets ``otherwise``, as in the service.
+    customer without a generation gets ``otherwise``, which is the blended ranking as in the service.
     """
 
     lists: Sequence[NDArray[np.int64]]
-    otherwise: LinearRanking
+    otherwise: Ranking
     parameters: int
     name: str = GENERATED
 
@@ -103,8 +103,8 @@ class BlendedRanking:
     """What the service ranks by (``model_store.bundle.Blend``).
 
     f · d + trend · log(1 + sales of the week before the window) + generated · what the place in the mixup list is
-    worth. A customer without purchases is ``cold`` (K): what sold that week comes first, best seller first, and what
-    did not sell follows by f · d.
+    worth. A customer without purchases is ``cold`` (K): by log(1 + sales), and what was generated first gains as much
+    as the best seller; what neither sold nor was generated follows by f · d.
     """
 
     dynamic: LinearRanking
@@ -112,29 +112,38 @@ class BlendedRanking:
     sales: Float32
     """(N), of articles too new to have sold the average"""
     cold: NDArray[np.bool_]
-    generated: GeneratedRanking | None = None
+    lists: Sequence[NDArray[np.int64]] = ()
+    """(K) as ``GeneratedRanking`` has them; none at all without a generating half"""
+    generating_parameters: int = 0
     name: str = BLENDED
 
     @property
     def parameters(self) -> int:
-        return (self.dynamic.parameters or 0) + 1 + (self.generated.parameters + 1 if self.generated else 0)
+        return (self.dynamic.parameters or 0) + 1 + (self.generating_parameters + 1 if self.lists else 0)
 
     def scores(self, customers: slice) -> Float32:
         """float32 (B, N)"""
-        scores = self.dynamic.scores(customers)
-        cold = self.cold[customers]
-        scores[~cold] += np.float32(self.blend.trend) * trend_score(self.sales.astype(np.float64))
-        first = scores[cold].max(axis=1, keepdims=True) + 1.0  # (B cold, 1): above all that did not sell
-        scores[cold] = np.where(self.sales > 0, first + self.sales, scores[cold])
-        if self.generated is not None:
-            for row, listed in zip(scores, self.generated.lists[customers], strict=True):
-                row[listed] += np.float32(self.blend.generated) * rank_bonus(len(listed))
+        scores, trend = self.dynamic.scores(customers), trend_score(self.sales.astype(np.float64))
+        lists = self.lists[customers] if self.lists else [np.zeros(0, np.int64)] * len(scores)
+        for row, cold, listed in zip(scores, self.cold[customers], lists, strict=True):
+            bonus = np.zeros(len(row), np.float32)
+            bonus[listed] = rank_bonus(len(listed))
+            if cold:
+                first = row.max() + 1.0  # above all that neither sold nor was generated
+                gained = trend + bonus * (trend.max() if trend.any() else 1.0)
+                row[:] = np.where(gained > 0, first + gained, row)
+            else:
+                row += np.float32(self.blend.trend) * trend + np.float32(self.blend.generated) * bonus
         return scores
 
 
 def blended(
-    dynamic: LinearRanking, task: Task, blend: Blend, generated: GeneratedRanking | None = None
+    dynamic: LinearRanking,
+    task: Task,
+    blend: Blend,
+    lists: Sequence[NDArray[np.int64]] = (),
+    generating_parameters: int = 0,
 ) -> BlendedRanking:
     """The ranking that is served to this task's customers, by both halves and the run's blend."""
     sales = with_newcomers(task.sales, task.newcomer).astype(np.float32)
-    return BlendedRanking(dynamic, blend, sales, task.history_sizes == 0, generated)
+    return BlendedRanking(dynamic, blend, sales, task.history_sizes == 0, lists, generating_parameters)

@@ -208,8 +208,9 @@ customer with a purchase in it, at the time of that customer's first one, from w
 - **generated** (Amazon 2024, §4.4), where the run has a language model: what it writes, as served (8 bits, temperature
   0), for the session right before the customer's first purchase in the window, without clicks on what the customer
   goes on to buy (§5.1), retrieved with mixup; what is not among the first 200 ties behind them, and who has no session
-  gets the dynamic ranking. **blended** adds the fitted weight times log(201 / place) / log 201 to those 200. A
-  generation speaks of the next order; the other tables count all purchases of the window.
+  gets the blended ranking. **blended** adds the fitted weight times log(201 / place) / log 201 to those 200; for a
+  customer without purchases the first of them gains as much as the best seller. A generation speaks of the next order;
+  the other tables count all purchases of the window.
 - **AUC**: mean over purchases of the share of articles not bought by the customer that rank lower, ties counting half.
   **for 10% …**: number of recommendations that cover this share of the purchases (equation 4). **Recall@n**: share of
   the purchases within the first n. **NDCG@10**: mean of 1 / log2(1 + rank) within the first 10. **MRR**: mean of

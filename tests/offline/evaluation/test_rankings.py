@@ -62,8 +62,16 @@ def test_a_generations_list_comes_first_and_who_has_none_gets_the_other_ranking(
     assert listed.tolist() == [1, 0, 0, 2]
     assert other.tolist() == [0, 9, 2, 1]
     plain = blended(dynamic, task, Blend(trend=2.0))
-    ranking = blended(dynamic, task, Blend(trend=2.0, generated=4.0), generated)
+    ranking = blended(dynamic, task, Blend(trend=2.0, generated=4.0), lists, 5)
     added = ranking.scores(EVERYONE) - plain.scores(EVERYONE)
     np.testing.assert_allclose(added[0], [4 * rank_bonus(2)[1], 0, 0, 4], rtol=1e-5)
     assert not added[1].any()
     assert ranking.parameters == 7 + 1 + 5 + 1
+
+
+def test_what_is_generated_first_gains_a_cold_customer_as_much_as_the_best_seller(task: Task) -> None:
+    dynamic = personal("dynamic", 7, np.ones((2, 1), np.float32), np.array([[0.0], [9.0], [2.0], [1.0]], np.float32))
+    lists = [np.zeros(0, np.int64), np.array([1])]
+    _, cold = blended(dynamic, task, Blend(generated=4.0), lists, 5).scores(EVERYONE)
+    assert np.argsort(-cold).tolist() == [1, 0, 2, 3]
+    np.testing.assert_allclose(cold[1] - cold[0], np.log(2), rtol=1e-5)
