@@ -39,14 +39,6 @@ class Encoded:
         return [index for index in range(len(self.dna)) if index not in self.refused]
 
 
-@dataclass(frozen=True)
-class _Table:
-    """DNA of the trained catalogue by fingerprint: ``dna`` float32 (N, 128)."""
-
-    row_of: Mapping[bytes, int]
-    dna: Float32
-
-
 def prepare(article: Article, image: bytes | None) -> StoredArticle:
     """The article as it is kept, from the picture as it was sent. Raises InvalidRecord (field ``image``).
 
@@ -77,11 +69,11 @@ class CatalogueEncoder:
         dna = np.zeros((len(articles), DNA_SIZE), np.float32)
         unknown: list[int] = []
         for index, stored in enumerate(articles):
-            row = self._table.row_of.get(bytes.fromhex(stored.fingerprint))
+            row = self._row_of.get(bytes.fromhex(stored.fingerprint))
             if row is None:
                 unknown.append(index)
             else:
-                dna[index] = self._table.dna[row]
+                dna[index] = self._dna[row]
         refused: dict[int, InvalidRecord] = {}
         for start in range(0, len(unknown), BATCH):
             self._encode_batch(articles, unknown[start : start + BATCH], dna, refused)
@@ -100,7 +92,7 @@ class CatalogueEncoder:
         assert self._title_encoder is not None
         if not from_table:
             return self._title_encoder.encode([entry.article.title for entry in entries])
-        rows = [self._table.row_of.get(bytes.fromhex(entry.fingerprint), -1) for entry in entries]
+        rows = [self._row_of.get(bytes.fromhex(entry.fingerprint), -1) for entry in entries]
         embedding = np.zeros((len(entries), TEXT_SIZE), np.float32)
         known = np.array(rows, np.int64) >= 0
         embedding[known] = self._titles[[row for row in rows if row >= 0]]
@@ -111,17 +103,23 @@ class CatalogueEncoder:
 
     def forget_table(self) -> None:
         """Free the trained catalogue's tables; they are read again where they are needed."""
-        self.__dict__.pop("_table", None)
-        self.__dict__.pop("_titles", None)
+        for table in ("_row_of", "_dna", "_titles"):
+            self.__dict__.pop(table, None)
+
+    # Each table is kept by itself, since a whole catalogue is loaded without those that its store holds already.
 
     @cached_property
-    def _table(self) -> _Table:
-        _, fingerprints, dna = load_articles(self._bundle)
-        return _Table({bytes.fromhex(digest): row for row, digest in enumerate(fingerprints)}, dna)
+    def _row_of(self) -> Mapping[bytes, int]:
+        """The rows of the trained catalogue by fingerprint."""
+        return {bytes.fromhex(digest): row for row, digest in enumerate(load_articles(self._bundle)[1])}
+
+    @cached_property
+    def _dna(self) -> Float32:
+        return load_articles(self._bundle)[2]
 
     @cached_property
     def _titles(self) -> Float32:
-        return load_titles(self._bundle.folder, len(self._table.dna))
+        return load_titles(self._bundle.folder, len(load_articles(self._bundle)[0]))
 
     def _encode_batch(
         self, articles: Sequence[StoredArticle], batch: Sequence[int], dna: Float32, refused: dict[int, InvalidRecord]

@@ -63,6 +63,7 @@ class CatalogueFollower:
             self._position = position
             return
         self._seen = set()
+        self._index.reserve(total)
         try:
             cursor: str | None = FIRST_PAGE
             while cursor is not None:

@@ -213,10 +213,13 @@ class ArticleIndex:
         """Know the DNA of an article that is not live, for the histories that hold it."""
         self._remembered[article_id] = check_vectors(dna, f"article '{article_id}'")
 
-    def _reserve(self, rows: int) -> None:
-        if rows <= self._capacity:
-            return
-        self._capacity = capacity = max(rows, self._capacity + self._capacity // 4)
+    def reserve(self, rows: int) -> None:
+        """Make room for so many articles at once: growing by and by takes more memory, for a while and in the end."""
+        if rows > self._capacity:
+            self._grow(rows)
+
+    def _grow(self, capacity: int) -> None:
+        self._capacity = capacity
         for space in self._spaces():
             space.grow(capacity)
         self._places = _grown(self._places, capacity)
@@ -229,7 +232,9 @@ class ArticleIndex:
 
     def _append(self, article_ids: Sequence[str]) -> None:
         """Make rows for new articles at the end, out of stock for now."""
-        self._reserve(len(self._ids) + len(article_ids))
+        rows = len(self._ids) + len(article_ids)
+        if rows > self._capacity:
+            self._grow(max(rows, self._capacity + self._capacity // 4))
         for article_id in article_ids:
             self._row_of[article_id] = len(self._ids)
             self._ids.append(article_id)
