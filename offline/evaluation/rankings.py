@@ -133,7 +133,7 @@ class BlendedRanking:
                 gained = trend + bonus * (trend.max() if trend.any() else 1.0)
                 row[:] = np.where(gained > 0, first + gained, row)
             else:
-                row += np.float32(self.blend.trend) * trend + np.float32(self.blend.generated) * bonus
+                row[:] += np.float32(self.blend.trend) * trend + np.float32(self.blend.generated) * bonus
         return scores
 
 
