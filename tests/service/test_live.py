@@ -155,7 +155,11 @@ async def test_nothing_changes_where_the_choice_cannot_be_shared(store: Path, ca
 
 
 async def test_a_generating_half_is_opened_and_a_damaged_one_refused(store: Path, catalogue: MemoryCatalogue) -> None:
-    make_bundle(store, version="test-3", generating=True)
+    for version in ("test-3", "test-4"):
+        make_bundle(store, version=version, generating=True)
+    manifest = read_manifest(store / "test-4")
+    (store / "test-4" / TITLE_TOKENIZER).write_bytes(b"{}")
+    write_manifest(store / "test-4", manifest)  # as if it had been exported so
     lives = lives_of(store, catalogue)
     async with lives.running():
         await until(lambda: lives.version == "test-1")
@@ -166,13 +170,9 @@ async def test_a_generating_half_is_opened_and_a_damaged_one_refused(store: Path
         found = live.index.search(query, 1, EVERYTHING, "title")
         assert found.scores[0] == pytest.approx(1.0, abs=1e-5)
         assert live.index.title_of(found.article_ids[0]) == "Birch red dress"
-        await lives.activate("test-1")
-        manifest = read_manifest(store / "test-3")
-        (store / "test-3" / TITLE_TOKENIZER).write_bytes(b"{}")
-        write_manifest(store / "test-3", manifest)  # as if it had been exported so
         with pytest.raises(InvalidBundle, match=TITLE_TOKENIZER):
-            await lives.activate("test-3")
-        assert lives.version == "test-1"
+            await lives.activate("test-4")
+        assert lives.version == "test-3"
 
 
 class Held(MemoryChoice):
