@@ -256,7 +256,7 @@ def publishing(store: Path, version: str) -> Iterator[Path]:
     stage, lock = _open_stage(store)
     try:
         yield stage
-        stage.chmod(0o755)
+        _let_everybody_read(stage)
         try:
             stage.rename(store / version)
         except OSError:
@@ -266,6 +266,13 @@ def publishing(store: Path, version: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         os.close(lock)
+
+
+def _let_everybody_read(folder: Path) -> None:
+    """Who serves a bundle may be another user than who wrote it, and some libraries write files for that user alone."""
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _open_stage(store: Path) -> tuple[Path, int]:

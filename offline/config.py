@@ -206,8 +206,8 @@ class LoraConfig(_Section):
     """Fine-tuning of the language model; the defaults are the paper's (Amazon 2024, §5.1).
 
     One epoch over all prompts; then the ``hard_share`` of them with the highest perplexity get ``hard_epochs`` more.
-    ``quantise``: 4-bit NF4 (QLoRA) where CUDA and bitsandbytes are there. ``batch``: prompts per step and process, of
-    which ``micro_batch`` are computed at once.
+    ``quantise``: 4-bit NF4 (QLoRA) where CUDA and bitsandbytes are there. ``batch``: prompts per step, shared by all
+    processes, of which each computes ``micro_batch`` at once.
     """
 
     rank: Positive = 16

@@ -43,6 +43,11 @@ def edit_manifest(bundle: Bundle, change: Callable[[dict], object]) -> None:
     path.write_bytes(orjson.dumps(values))
 
 
+def test_whoever_serves_can_read_what_was_published(bundle: Bundle) -> None:
+    modes = {path.name: path.stat().st_mode & 0o777 for path in bundle.folder.rglob("*") if path.is_file()}
+    assert set(modes.values()) == {0o644}, modes
+
+
 def test_what_was_published_opens(bundle: Bundle) -> None:
     opened = open_bundle(bundle.folder)
     assert opened.manifest == bundle.manifest
