@@ -7,6 +7,9 @@ EXTRAS ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(EXTRAS)
+# vLLM's CPU build, which needs other versions than ours of what both use; 2 GB, for tests alone.
+VLLM := .venv-vllm
+VLLM_STAMP := $(VLLM)/.installed
 SHOP := var/data/shop
 # Sizes of the sample shop, as `modiste shop --help` lists them.
 SHOP_OPTIONS ?=
@@ -15,10 +18,10 @@ STORE := $(or $(MODISTE_STORE),model_store/bundles)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve preflight test check bench clean
+.PHONY: help serve preflight test test-vllm check bench clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
 
 # A kill between two steps, or inside one, costs at most that step: each leaves its whole result or none.
 serve: preflight $(STORE)/CURRENT ## sample shop, training, evaluation, export, embedded Redis, service on http://127.0.0.1:8000
@@ -42,6 +45,9 @@ endif
 test: $(STAMP) ## the whole default test suite
 	@$(BIN)/pytest -q
 
+test-vllm: $(STAMP) $(VLLM_STAMP) ## the text generators against a real vLLM on the CPU, in an environment of its own
+	@$(BIN)/pytest -q -m vllm tests/vllm tests/service/generation
+
 check: $(STAMP) ## format, lint, strict types, walls between the rooms
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -52,7 +58,7 @@ bench: $(STAMP) ## measure speed and memory; writes var/bench.json
 	@$(BIN)/modiste bench --out var/bench.json
 
 clean: ## remove the environment and all that was generated, but for var/ and bundles
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # The environment, from pip alone; the constraints pin every package, so that builds are reproducible.
 $(STAMP): pyproject.toml requirements/constraints.txt
@@ -60,4 +66,10 @@ $(STAMP): pyproject.toml requirements/constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing packages into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c requirements/constraints.txt -e '.[$(EXTRAS),service,offline,dev]'
+	@touch $@
+
+$(VLLM_STAMP): requirements/vllm.txt
+	@test -x $(VLLM)/bin/pip || $(PYTHON) -m venv --clear $(VLLM)
+	@echo "Installing vLLM into $(VLLM) …"
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps -r requirements/vllm.txt
 	@touch $@

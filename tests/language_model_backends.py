@@ -23,6 +23,7 @@ import pytest
 from tiny_language_models import Architecture, tiny_articles, tiny_language_model, tiny_prompt
 
 from model_store.tokens import Tokenizer
+from offline.embedded_llm import export_embedded
 
 ROOT = Path(__file__).parents[1]
 VLLM_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
@@ -51,14 +52,10 @@ class TinyModel(NamedTuple):
 
 @cache
 def tiny_model(architecture: Architecture = "llama") -> TinyModel:
-    """The model of an architecture that onnxruntime-genai takes, made once per test session."""
+    """The model of an architecture, exported once per test session."""
     llm = tiny_folder(architecture)
-    embedded = llm.with_name("embedded")
-    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(llm), "-o", str(embedded)]
-    command += ["-p", "fp32", "-e", "cpu", "-c", str(llm.with_name("cache"))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return TinyModel(llm, embedded)
+    export_embedded(llm, llm.with_name("embedded"), precision="fp32")
+    return TinyModel(llm, llm.with_name("embedded"))
 
 
 @cache
@@ -79,14 +76,22 @@ def vllm_url() -> str:
 
 
 @contextmanager
-def running_vllm(llm: Path) -> Iterator[str]:
-    """The URL of a real vLLM server over a model's directory, stopped at the end; the test is skipped without vLLM."""
+def running_vllm(llm: Path, guidance: bool = True) -> Iterator[str]:
+    """The URL of a real vLLM server over a model's directory, stopped at the end; the test is skipped without vLLM.
+
+    ``guidance``: with the embedded model's engine for structured output, else with vLLM's own choice.
+    """
     if not VLLM_PYTHON.exists():
         pytest.skip(f"{VLLM_PYTHON} does not exist: run 'make test-vllm', which makes it")
     port = _free_port()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            _command(llm, port), cwd=ROOT, env=_environment(), stdout=output, stderr=output, start_new_session=True
+            _command(llm, port, guidance),
+            cwd=ROOT,
+            env=_environment(),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
         try:
             _wait(f"http://127.0.0.1:{port}", process, output)
@@ -95,12 +100,12 @@ def running_vllm(llm: Path) -> Iterator[str]:
             _end(process)
 
 
-def _command(llm: Path, port: int) -> list[str]:
+def _command(llm: Path, port: int, guidance: bool) -> list[str]:
     command = [sys.executable, "-c", _FOLLOW, str(os.getpid()), str(VLLM_PYTHON)]
     command += ["-m", "vllm.entrypoints.openai.api_server", "--model", str(llm), "--dtype", "float32"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", "1024", "--max-num-seqs", "16"]
     command += ["--enable-prefix-caching", "--enforce-eager"]
-    return [*command, "--structured-outputs-config", '{"backend": "guidance"}']
+    return [*command, "--structured-outputs-config", '{"backend": "guidance"}'] if guidance else command
 
 
 def _environment() -> dict[str, str]:
