@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -32,6 +33,7 @@ from model_store.generation_spec import (
     IDS,
     LLM,
     LLM_EMBEDDED,
+    MIXUP_LENGTH,
     QUERY_ENCODER,
     QUERY_KEYS,
     QUERY_MEMORY,
@@ -69,6 +71,7 @@ __all__ = [  # the names of the files too, which the spec knows since a bundle m
     "open_generation",
     "pad_tokens",
     "plain_text",
+    "rank_bonus",
     "text_tokens",
     "write_ids",
     "write_memory",
@@ -200,6 +203,21 @@ def mixup(by_id: Sequence[Name], by_title: Sequence[Name], k: int, n: int = 1) -
     head = list(by_id[:n])
     joined = dict.fromkeys(head + list(by_title[len(head) :]))
     return list(joined)[:k]
+
+
+def rank_bonus(places: int, k: int = MIXUP_LENGTH) -> Float32:
+    """What the first places of a mixup list add to a blended score of weight 1: float32 (min(places, k)).
+
+    log((K + 1) / rank) / log(K + 1): 1 for the first, nearly 0 for the K-th (``model_store.bundle.Blend``).
+    """
+    return _bonuses(k)[:places]
+
+
+@cache
+def _bonuses(k: int) -> Float32:
+    bonuses: Float32 = (np.log((k + 1) / np.arange(1, k + 1)) / np.log(k + 1)).astype(np.float32)
+    bonuses.flags.writeable = False
+    return bonuses
 
 
 @dataclass(frozen=True)

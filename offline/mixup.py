@@ -73,13 +73,3 @@ class MixupRetrieval:
             scores, rows = scores[kept], rows[kept]
         best: list[int] = rows[np.lexsort((self._place[rows], -scores))[:k]].tolist()
         return best
-
-
-def rank_bonus(places: int, k: int = MIXUP_LENGTH) -> Float32:
-    """What the first places of a mixup list add to a blended score of weight 1: float32 (min(places, k)).
-
-    log((K + 1) / rank) / log(K + 1): 1 for the first, nearly 0 for the K-th (``model_store.bundle.Blend``).
-    """
-    rank = np.arange(1, min(places, k) + 1)
-    bonus: Float32 = (np.log((k + 1) / rank) / np.log(k + 1)).astype(np.float32)
-    return bonus

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import orjson
 
+from model_store.generation import rank_bonus
 from model_store.generation_spec import MIXUP_LENGTH
 from model_store.popularity import trend_score
 from service.engine.filters import Filters
 from service.engine.index import ArticleIndex, Ranked
-from service.engine.mixup import MixupList, rank_bonus
+from service.engine.mixup import MixupList
 from service.engine.ranking import RankedArticle, Taste
 from service.engine.similar import similar
 from service.engine.trending import TrendSnapshot

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.bundle import Blend
+from model_store.generation import rank_bonus
 from model_store.popularity import trend_score, with_newcomers
 from offline.evaluation.ranks import Float32, Ranking
 from offline.evaluation.window import Task
-from offline.mixup import rank_bonus
 
 POPULARITY, STATIC, DYNAMIC, GENERATED, BLENDED = "popularity", "static", "dynamic", "generated", "blended"
 COMPARED = (

@@ -9,9 +9,6 @@ can reach an answer: its id is looked up, its title only compared.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-
-import numpy as np
 
 from model_store.generation import mixup
 from model_store.generation_spec import MIXUP_LENGTH
@@ -77,18 +74,3 @@ class Mixup:
             return (article_id,)
         nearest = self._near_ids.nearest(index, self._ids.vector(article_id), self._n, filters)
         return tuple(dict.fromkeys([article_id, *nearest]))[: self._n] if shown else nearest
-
-
-def rank_bonus(places: int, k: int = MIXUP_LENGTH) -> Float32:
-    """What the first places of a mixup list add to a blended score of weight 1: float32 (min(places, k)).
-
-    log((K + 1) / rank) / log(K + 1): 1 for the first, nearly 0 for the K-th (``model_store.bundle.Blend``).
-    """
-    return _bonuses(k)[:places]
-
-
-@cache
-def _bonuses(k: int) -> Float32:
-    bonuses: Float32 = (np.log((k + 1) / np.arange(1, k + 1)) / np.log(k + 1)).astype(np.float32)
-    bonuses.flags.writeable = False
-    return bonuses

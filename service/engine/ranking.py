@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from model_store import DNA_SIZE
 from model_store.bundle import Blend
+from model_store.generation import rank_bonus
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex, Ranked
-from service.engine.mixup import Intent, Mixup, MixupList, rank_bonus
+from service.engine.mixup import Intent, Mixup, MixupList
 from service.engine.space import Float32, Rows, check_vectors, within_reach
 from service.engine.trending import NO_TREND, TrendSnapshot
 

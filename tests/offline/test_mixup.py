@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from model_store.generation import IdEmbeddings
 from model_store.prompts import Generated
-from offline.mixup import MixupRetrieval, rank_bonus
+from offline.mixup import MixupRetrieval
 
 NAMES = ["c", "a", "e", "b", "d"]
 
@@ -52,14 +52,6 @@ def test_cold_articles_are_told_apart_by_their_id_and_the_generated_one_stands_f
 def test_without_a_generation_there_is_no_list() -> None:
     found = retrieval().lists([None, Generated("a", "t")], everything, k=2)
     assert names(found) == [[], ["a", "e"]]
-
-
-def test_the_bonus_falls_from_one_to_nearly_nothing() -> None:
-    bonus = rank_bonus(300)
-    assert len(bonus) == 200
-    assert bonus[0] == 1.0
-    assert 0 < bonus[-1] < 0.001
-    assert (np.diff(bonus) < 0).all()
 
 
 @given(st.lists(st.integers(0, 3), min_size=5, max_size=5), st.sets(st.integers(0, 4)), st.integers(1, 7))

@@ -7,9 +7,9 @@ import pytest
 from small_runs import DAY, START, write_shop
 
 from model_store.bundle import Blend
+from model_store.generation import rank_bonus
 from offline.evaluation.rankings import GeneratedRanking, blended, personal, popularity, static_styles
 from offline.evaluation.window import Task, Window, make_task
-from offline.mixup import rank_bonus
 
 EVERYONE = slice(0, 2)
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_store.generation import IdEmbeddings
+from model_store.generation import IdEmbeddings, rank_bonus
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.ids import IdSpace
 from service.engine.index import ArticleIndex
 from service.engine.kept_lists import SPARE, KeptLists
-from service.engine.mixup import Intent, Mixup, rank_bonus
+from service.engine.mixup import Intent, Mixup
 
 from . import shops
 from .shops import Entry, Shop, article
