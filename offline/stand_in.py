@@ -111,8 +111,10 @@ def llama_config(config: StandInConfig, vocabulary: int) -> LlamaConfig:
 
 def cpu_precision(precision: str, device: torch.device) -> torch.dtype | None:
     """bfloat16 where a CPU computes in it (twice as fast there), None for what the loop itself does."""
-    fast = device.type == "cpu" and precision in {"auto", "bf16"} and torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if fast else None
+    if device.type != "cpu" or precision not in {"auto", "bf16"}:
+        return None
+    able = torch.cpu.get_capabilities()
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else None
 
 
 class StandInTraining(nn.Module):

@@ -24,6 +24,7 @@ from model_store.errors import TrainingError
 from model_store.generation import QueryMemory
 from model_store.prompts import Action, PromptSpec, can_be_written, prompt_text, response_text
 from model_store.records import Article, EventType
+from model_store.sessions import latest_query
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -58,6 +59,7 @@ class Documents:
         self._memory, self._prompt, self._nearest, self._top = memory, prompt, nearest, top
         self._articles = list(data.articles())
         self._row_of = {article_id: row for row, article_id in enumerate(data.article_ids)}
+        self._row_of_query = {query: row for row, query in enumerate(memory.queries)}
         self._availability, self._until = data.availability, known_at
         self.known = known_articles(data, known_at)
         if not len(self.known):
@@ -79,15 +81,19 @@ class Documents:
         searched = int(rng.choice(shown_by)) if len(shown_by) and rng.random() < _SEARCHES else None
         most = self._prompt.actions
         length = most if rng.random() < 0.5 else int(rng.integers(1, most + 1))
-        visit = self._visit(target, searched, rng)[-length:]
+        visit = self._visit(target, searched, length, rng)
         earlier = [self._earlier(target, rng) for _ in range(length - len(visit))]
-        text = prompt_text([*earlier, *visit], self._candidates(searched, stock), self._prompt)
+        actions = [*earlier, *visit]
+        text = prompt_text(actions, self._candidates(latest_query(actions), stock), self._prompt)
         return Document(text, response_text(self._articles[target]))
 
-    def _visit(self, target: int, searched: int | None, rng: np.random.Generator) -> list[Action]:
-        """The latest visit: perhaps a search, and clicks on articles of the target's category that are like it."""
+    def _visit(self, target: int, searched: int | None, most: int, rng: np.random.Generator) -> list[Action]:
+        """The latest visit: perhaps a search, and clicks on articles of the target's category that are like it.
+
+        At most ``most`` actions, and that is at least 1.
+        """
         search = [] if searched is None else [Action(EventType.SEARCH, query=self._memory.queries[searched])]
-        clicks = int(rng.integers(_LAST_VISIT + 1))
+        clicks = int(rng.integers(min(_LAST_VISIT, most - len(search)) + 1))
         like = self._like.in_category(target)
         return [*search, *(Action(EventType.CLICK, article=self._draw(like, rng)) for _ in range(clicks))]
 
@@ -116,11 +122,14 @@ class Documents:
         digits = re.sub(r"\d", lambda _: str(rng.integers(10)), article.article_id)
         return article.model_copy(update={"article_id": digits})
 
-    def _candidates(self, searched: int | None, stock: NDArray[np.bool_]) -> list[str]:
-        if searched is None:
+    def _candidates(self, query: str | None, stock: NDArray[np.bool_]) -> list[str]:
+        """As ``offline.sequences`` has them; ``query`` is one of the memory's own."""
+        if query is None:
             return []
-        key = self._memory.keys[searched]
-        return self._memory.candidates(key, self._nearest, self._top, lambda name: bool(stock[self._row_of[name]]))
+        key = self._memory.keys[self._row_of_query[query]]
+        return self._memory.candidates(
+            key, self._nearest, self._top, lambda name: name in self._row_of and bool(stock[self._row_of[name]])
+        )
 
     def _stock_at(self, time: int) -> NDArray[np.bool_]:
         """Known articles in stock at ``time``, bool (N); all that are known where none was."""
@@ -132,7 +141,8 @@ class Documents:
         queries: dict[int, list[int]] = defaultdict(list)
         for row, article_ids in enumerate(self._memory.article_ids):
             for article_id in article_ids:
-                queries[self._row_of[article_id]].append(row)
+                if article_id in self._row_of:
+                    queries[self._row_of[article_id]].append(row)
         return {article: np.asarray(rows, dtype=np.int64) for article, rows in queries.items()}
 
 

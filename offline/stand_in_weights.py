@@ -8,8 +8,9 @@
   Self-Attention Layers"): W_Q W_Kᵀ and W_V W_O are multiples of the identity, so that a place looks at what is like it,
   and what it looked at comes through as it is.
 
-Measured on the sample shop after 1,200 documents in batches of 16, 40 s of one core: held-out perplexity of real
-sessions' responses 6.7, of the usual random weights after 4,000 documents 8.9; without the second point 8.4.
+Measured on the sample shop, one seed, five layers, batches of 16: the responses of 150 held-out real sessions have a
+perplexity of 6.7 after 1,200 documents, and of 8.4 where W_Q and W_K begin as usual; with weights that all begin as
+usual it is 8.9 after 4,000 documents (400 sessions).
 """
 
 from __future__ import annotations
