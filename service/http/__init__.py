@@ -1,1 +1,3 @@
-"""The HTTP skin: routes, schemas and errors of the contract (design §7). It holds no logic of its own."""
+"""HTTP, as FastAPI speaks it. Any route of it may name the path convertor that ``requests`` registers."""
+
+import service.http.requests  # noqa: F401
