@@ -31,6 +31,7 @@ HTTPX_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.Cook
 """All that httpx raises."""
 
 Answer = TypeVar("Answer", bound=BaseModel)
+_LOOKS, _BETWEEN_LOOKS = 400, 0.005  # for requests to end when all is closed; seconds
 
 
 class _Model(BaseModel):
@@ -113,9 +114,13 @@ class VllmTextGenerator:
         """Close all connections, upon which vLLM stops writing."""
         self._closed = True
         now = asyncio.get_running_loop().time()
-        for limit in self._limits:
+        for limit in tuple(self._limits):
             limit.reschedule(now)
-        await asyncio.sleep(0)
+        # A connection that is closed under a request fails in ways of its own; one that timed out has let go of it.
+        for _ in range(_LOOKS):
+            if not self._limits:
+                break
+            await asyncio.sleep(_BETWEEN_LOOKS)
         await self._client.aclose()
 
     @asynccontextmanager
@@ -138,6 +143,10 @@ class VllmTextGenerator:
             self._refuse_if_closed()
             self._breaker.failed()
             raise self._translated(error) from None
+        except RuntimeError:  # what httpx raises where its client was closed meanwhile
+            self._refuse_if_closed()
+            raise
+        self._refuse_if_closed()  # an answer that came all the same: a request may be past where it can be cancelled
         self._breaker.succeeded()
 
     def _refuse_if_closed(self) -> None:

@@ -18,9 +18,10 @@ from service.generation.text import TextGenerator, Writing
 from service.generation.vllm import VllmTextGenerator
 
 PATIENCE = 120.0  # seconds; the machine may be busy, and nothing here is timed
+VLLM_PATIENCE = 600.0  # it needs two cores and gets what others leave
 LIKELIEST = Writing(max_new_tokens=200, temperature=0.0)
 ENDLESS = Writing(max_new_tokens=500, temperature=0.0, regex="[a-z ]{2000,3000}")
-VLLM = pytest.param("vllm", marks=[pytest.mark.slow, pytest.mark.vllm])
+VLLM = pytest.param("vllm", marks=[pytest.mark.slow, pytest.mark.vllm, pytest.mark.timeout(900)])
 
 
 @dataclass
@@ -69,7 +70,7 @@ def embedded_backend() -> Backend:
 def vllm_backend() -> Backend:
     url, model = vllm_url(), TinyModel(tiny_folder("llama"), tiny_folder("llama"))
     return Backend(
-        lambda writing: VllmTextGenerator(url, writing, model.tokenizer, timeout=PATIENCE, concurrency=4),
+        lambda writing: VllmTextGenerator(url, writing, model.tokenizer, timeout=VLLM_PATIENCE, concurrency=4),
         model.prompts(6),
     )
 
@@ -140,7 +141,7 @@ async def test_closing_ends_what_is_being_written_and_all_that_comes_later(backe
     await asyncio.sleep(0.05)
     await generator.aclose()
     ends = await asyncio.gather(*running, return_exceptions=True)
-    assert all(isinstance(end, LanguageModelUnavailable) for end in ends)
+    assert [end for end in ends if not isinstance(end, LanguageModelUnavailable)] == []
     for call in (generator.write(backend.prompts[0]), generator.ready()):
         with pytest.raises(LanguageModelUnavailable, match="closed"):
             await call
