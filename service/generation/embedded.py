@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
@@ -189,8 +190,11 @@ class _Child:
             self.process.stdin.write(orjson.dumps(message) + b"\n")
 
     def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
+        # Not process.kill(): before Python 3.13 that asks after the process first, and where it has just ended takes
+        # its status away from who waits for it, who then reports 255 (python/cpython#87744).
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
 
     async def _listen(self) -> None:
         """Give each answer to who waits for it, until the process ends."""

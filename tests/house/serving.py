@@ -57,11 +57,7 @@ class Service:
         return {int(word) for word in path.read_text().split()}
 
     def children_named(self, part: str) -> set[int]:
-        return {
-            child
-            for child in self.children()
-            if part in Path(f"/proc/{child}/cmdline").read_bytes().decode(errors="replace")
-        }
+        return {child for child in self.children() if part in _command_line(child)}
 
     def get(self, path: str) -> tuple[int, Any]:
         return self.call(path)
@@ -81,6 +77,14 @@ class Service:
     def stop(self, with_signal: signal.Signals = signal.SIGINT) -> int:
         self.process.send_signal(with_signal)
         return self.process.wait(60)
+
+
+def _command_line(process: int) -> str:
+    """Empty where the process has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 @contextmanager

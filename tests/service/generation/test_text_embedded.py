@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import shutil
@@ -118,6 +119,18 @@ async def test_a_process_that_dies_while_it_starts_is_not_started_at_every_call(
         await generator.ready()
     with pytest.raises(LanguageModelUnavailable, match="ended a moment ago"):
         await generator.ready()
+
+
+async def test_how_a_process_ended_is_told_truly_on_a_busy_machine(open_model: Open) -> None:
+    spin = ["/bin/sh", "-c", "while :; do :; done"]
+    with contextlib.ExitStack() as busy:
+        for _ in range(2 * (os.cpu_count() or 1)):
+            busy.callback(busy.enter_context(subprocess.Popen(spin)).kill)
+        for _ in range(20):
+            generator = open_model()
+            generator._command = ["/bin/sh", "-c", "exit 3"]
+            with pytest.raises(LanguageModelUnavailable, match="ended with status 3"):
+                await generator.ready()
 
 
 async def test_a_program_that_is_not_there(open_model: Open) -> None:
