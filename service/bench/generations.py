@@ -1,22 +1,30 @@
-"""What a language model costs answers: none for it to have written, something written, and one that takes its time.
+"""What a language model costs answers: with nothing written, with something, and while it is of no use.
 
-No language model runs here; what it would have written is in Redis already. Latency is held against the same requests
-for style alone, in the same run: each at half of the most that it can do.
+``blended`` is held against ``style`` in the same run: both get the same load, half of the most that ``style`` takes, in
+short turns, so that whatever else the machine does meets all alike. What is compared are 99th percentiles over all
+turns. Where a language model is there, customers click meanwhile, so that it is asked all the time.
+
+What was generated is looked up in the titles once and kept (``service.engine.kept_lists``), by a process that has run
+for a while. So every process is asked for everything once before it is measured; what the first time costs stands in
+the line "first time".
 """
 
 from __future__ import annotations
 
 import asyncio
+import http.client
 import random
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 
-from service.bench.load import get
+import orjson
+
+from service.bench import broken_models
+from service.bench.load import Load, Measured, get, measure, post, together
 from service.bench.results import Result
-from service.bench.served import load, serving
+from service.bench.served import CONNECTIONS, serving
 from service.bench.world import World
 from service.engine.style import bundle_stamp
 from service.generation.records import StoredGeneration
@@ -26,45 +34,107 @@ from service.state.redis_store import RedisStore
 SHOPPERS = 1_000
 """Customers with a generation of their own, who ask about four times each."""
 REQUESTS = 4_000
-SLOW = 5.0  # seconds that the slow language model takes
+TURNS = 8
+CLICKS = 20  # a second, while a language model is there
+
+_STYLE, _BLENDED = "strategy=style", "strategy=blended"
+_FAULTS: Mapping[str, Callable[[], AbstractContextManager[str]]] = {
+    "language model stopped": broken_models.stopped,
+    f"language model takes {broken_models.SLOW:g} s": broken_models.slow,
+    "language model writes rubbish": broken_models.writing_rubbish,
+}
 
 
 def measure_generations(world: World, redis_url: str, seconds: float) -> list[Result]:
-    """Blended without and with what was written, and with a slow language model, next to style; nothing without a half.
-
-    The ratios are of the 99th percentiles at half load.
-    """
+    """Blended next to style, for ``seconds`` each, in every case; nothing for a bundle without a generating half."""
     if world.bundle.manifest.generation is None:
         return []
     rng = random.Random(5)
     shoppers = rng.sample(world.customer_ids, min(SHOPPERS, len(world.customer_ids)))
-    chosen = rng.choices(shoppers, k=REQUESTS)
+    requests = _Requests(rng.choices(shoppers, k=REQUESTS), [article.article_id for article in world.articles], rng)
     results: list[Result] = []
     with serving(world, redis_url, workers=1) as (port, _):
-        results += _measure("style, next to generations", port, chosen, "strategy=style", seconds)
-        results += _measure("blended, nothing generated", port, chosen, "", seconds)
+        results += _compare(port, requests, "nothing generated", {"blended": _BLENDED}, seconds)
         asyncio.run(_write(world, redis_url, shoppers, rng))
-        results += _measure("blended, generated", port, chosen, "", seconds)
-        results += _measure("generated", port, chosen, "strategy=generated", seconds)
-        results += _measure("blended, query", port, chosen, "query=article%20of%20brand%207", seconds)
-    with _slow_language_model() as url, serving(world, redis_url, 1, url) as (port, _):
-        results += _measure(f"blended, generated, {SLOW:g} s language model", port, chosen, "", seconds)
-    return [*results, *_ratios(results)]
+        cases = {"blended": _BLENDED, "generated": "strategy=generated", "query": "query=article%20of%20brand%207"}
+        results += _compare(port, requests, "generated", cases, seconds)
+    for name, fault in _FAULTS.items():
+        with fault() as url, serving(world, redis_url, 1, url) as (port, _):
+            results += _compare(port, requests, name, {"blended": _BLENDED}, seconds, clicks=True)
+    return results
 
 
-def _measure(name: str, port: int, customers: list[str], query: str, seconds: float) -> list[Result]:
-    requests = tuple(get(f"/v1/customers/{customer}/recommendations?{query}") for customer in customers)
-    return load(f"GET recommendations ({name})", port, requests, 1, seconds)
+class _Requests:
+    """GETs of customers, and clicks of the same ones."""
+
+    def __init__(self, customers: list[str], articles: list[str], rng: random.Random):
+        self._customers = customers
+        clicks = zip(customers, rng.choices(articles, k=len(customers)), strict=True)
+        self.clicks = tuple(post("/v1/events", _click(customer, article)) for customer, article in clicks)
+
+    def paths(self, query: str) -> list[str]:
+        """One for each time that a customer asks."""
+        return [f"/v1/customers/{customer}/recommendations?{query}" for customer in self._customers]
 
 
-def _ratios(results: list[Result]) -> list[Result]:
-    at_half = [result for result in results if result.name.endswith("half load") and result.p99]
-    style = at_half[0].p99
-    assert style is not None
+def _click(customer: str, article: str) -> bytes:
+    return orjson.dumps({"type": "click", "customer_id": customer, "article_id": article})
+
+
+def _compare(
+    port: int, requests: _Requests, name: str, cases: Mapping[str, str], seconds: float, *, clicks: bool = False
+) -> list[Result]:
+    """Style and ``cases`` (name → query) in turns, then the ratios of their 99th percentiles."""
+    paths = {case: requests.paths(query) for case, query in {"style": _STYLE, **cases}.items()}
+    first = {case: _one_by_one(port, dict.fromkeys(of_case)) for case, of_case in paths.items()}
+    by_case = {case: tuple(map(get, of_case)) for case, of_case in paths.items()}
+    most = asyncio.run(measure(Load(port, by_case["style"], CONNECTIONS, seconds)))
+    background = requests.clicks if clicks else ()
+    turns: dict[str, list[Measured]] = {case: [] for case in by_case}
+    for _ in range(TURNS):
+        for case, gets in by_case.items():
+            load = Load(port, gets, CONNECTIONS, seconds / TURNS, rate=max(1.0, most.per_second / 2))
+            turns[case].append(asyncio.run(_under(load, background)))
+    measured = {case: together(of_case) for case, of_case in turns.items()}
+    style = measured["style"]
     return [
-        Result(f"p99 / style's: {result.name.partition('(')[2].partition(')')[0]}", (result.p99 or 0) / style, "x")
-        for result in at_half[1:]
+        *(_result(f"GET ({case}), {name}, first time, one by one", each) for case, each in first.items()),
+        *(_result(f"GET ({case}), {name}", each) for case, each in measured.items()),
+        *(Result(f"p99 of {case} / of style, {name}", measured[case].p99 / style.p99, "x") for case in cases),
     ]
+
+
+def _one_by_one(port: int, paths: Iterable[str]) -> Measured:
+    """Each request once, on one connection."""
+    latencies: list[float] = []
+    statuses: Counter[str] = Counter()
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    start = time.perf_counter()
+    for path in paths:
+        begun = time.perf_counter()
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        latencies.append((time.perf_counter() - begun) * 1e3)
+        statuses[str(answer.status)] += 1
+    connection.close()
+    return Measured(time.perf_counter() - start, latencies, dict(statuses))
+
+
+def _result(name: str, measured: Measured) -> Result:
+    return Result(name, measured.per_second, "/s", measured.p50, measured.p90, measured.p99, measured.failed)
+
+
+async def _under(load: Load, clicks: tuple[str, ...]) -> Measured:
+    """The load, while customers click."""
+    if not clicks:
+        return await measure(load)
+    measured, beside = await asyncio.gather(
+        measure(load), measure(Load(load.port, clicks, 1, load.seconds, rate=float(CLICKS)))
+    )
+    if beside.failed:
+        raise RuntimeError(f"clicks were not taken: {beside.statuses}")
+    return measured
 
 
 async def _write(world: World, redis_url: str, customer_ids: list[str], rng: random.Random) -> None:
@@ -80,31 +150,3 @@ async def _write(world: World, redis_url: str, customer_ids: list[str], rng: ran
             await customers.put_generation(customer_id, written)
     finally:
         await client.aclose()
-
-
-class _Slow(BaseHTTPRequestHandler):
-    """Answers whatever it is asked, late, and nothing that makes sense."""
-
-    def do_GET(self) -> None:
-        """Answer."""
-        time.sleep(SLOW)
-        self.send_response(200)
-        self.end_headers()
-
-    do_POST = do_GET  # noqa: N815 - the names that http.server looks for
-
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - its name in http.server
-        """Say nothing."""
-
-
-@contextmanager
-def _slow_language_model() -> Iterator[str]:
-    """The URL of a server that takes ``SLOW`` seconds for everything."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Slow)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()

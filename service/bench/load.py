@@ -37,18 +37,48 @@ class Load:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came back: answers per second, latencies in milliseconds, answers by status, and lost connections."""
+    """What came back in ``seconds``: every answer's latency in milliseconds, answers by status, lost connections."""
 
-    per_second: float
-    p50: float
-    p90: float
-    p99: float
+    seconds: float
+    latencies: list[float]
     statuses: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def per_second(self) -> float:
+        """Answers a second."""
+        return len(self.latencies) / self.seconds
+
+    @property
+    def p50(self) -> float:
+        """Median latency in milliseconds; NaN where nothing came back."""
+        return self._percentile(50)
+
+    @property
+    def p90(self) -> float:
+        """90th percentile."""
+        return self._percentile(90)
+
+    @property
+    def p99(self) -> float:
+        """99th percentile."""
+        return self._percentile(99)
+
+    def _percentile(self, of: float) -> float:
+        return float(np.percentile(self.latencies, of)) if self.latencies else float("nan")
 
     @property
     def failed(self) -> int:
         """Answers other than 200."""
         return sum(count for status, count in self.statuses.items() if status != "200")
+
+
+def together(turns: Sequence[Measured]) -> Measured:
+    """Several turns of one load as one."""
+    statuses: Counter[str] = Counter()
+    for turn in turns:
+        statuses.update(turn.statuses)
+    latencies = [latency for turn in turns for latency in turn.latencies]
+    return Measured(sum(turn.seconds for turn in turns), latencies, dict(statuses))
 
 
 def get(path: str) -> str:
@@ -101,8 +131,7 @@ class _Generator:
         self.stopped = True
         if sender is not None:
             sender.cancel()
-        p50, p90, p99 = np.percentile(self.latencies or [np.nan], [50, 90, 99]) * 1e3
-        return Measured(len(self.latencies) / duration, float(p50), float(p90), float(p99), dict(self.statuses))
+        return Measured(duration, [latency * 1e3 for latency in self.latencies], dict(self.statuses))
 
     async def _send_on_time(self) -> None:
         assert self.load.rate is not None
@@ -159,7 +188,7 @@ def main() -> None:
     """Read one Load as JSON from stdin, write what was measured as JSON to stdout."""
     load = Load(**orjson.loads(sys.stdin.buffer.read()))
     measured = uvloop.run(_Generator(load).run())
-    sys.stdout.buffer.write(orjson.dumps(asdict(measured), option=orjson.OPT_SERIALIZE_NUMPY))
+    sys.stdout.buffer.write(orjson.dumps(asdict(measured)))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ HELP = (
     "Measure the service on this machine: requests over real sockets, search, LSTM steps, backfill, memory, next to "
     "yardsticks from the same run. Needs a live bundle for its graphs; catalogue and customers are made up."
 )
+_SECTIONS = ("parts", "http", "generations")
 _QUICK_ARTICLES, _QUICK_CUSTOMERS = 20_000, 2_000
 
 
@@ -30,6 +31,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--articles", type=_count, metavar="N", help="articles in stock (190000; quick: 20000)")
     parser.add_argument("--customers", type=_count, metavar="N", help="customers with histories (20000; quick: 2000)")
     parser.add_argument("--seconds", type=_count, metavar="N", help="length of each load (8; quick: 2)")
+    parser.add_argument(
+        "--only", choices=_SECTIONS, help="measure one section alone (what it needs is made all the same)"
+    )
     parser.add_argument("--quick", action="store_true", help="a look of half a minute instead of a measurement")
 
 
@@ -46,7 +50,7 @@ def main(options: argparse.Namespace) -> None:
         _say(f"making a shop of {articles:,} articles and {customers:,} customers")
         world = make_world(open_bundle(store / version), Path(folder), articles, customers, int(time.time()))
         with EmbeddedRedis(Path(folder) / "redis") as server:
-            results = _measure(world, server.url, float(seconds), quick=options.quick)
+            results = _measure(world, server.url, float(seconds), options.only, quick=options.quick)
     conditions = {"articles": articles, "customers": customers, "purchases": world.purchases, "seconds": seconds}
     machine = hardware()
     print(f"\n{machine['processor']}, {machine['cores']} cores for everything, {machine['memory_gib']} GiB\n")
@@ -56,24 +60,36 @@ def main(options: argparse.Namespace) -> None:
         _say(f"wrote {options.out}")
 
 
-def _measure(world: World, redis_url: str, seconds: float, *, quick: bool) -> list[Result]:
-    calls = 200 if quick else 1_000
+def _measure(world: World, redis_url: str, seconds: float, only: str | None, *, quick: bool) -> list[Result]:
+    results: list[Result] = []
+    if only in {None, "parts"}:
+        results += _measure_parts(world, redis_url, 200 if quick else 1_000)
+    _say(f"backfill of {world.purchases:,} purchases")
+    results += parts.measure_backfill(world, redis_url)
+    if only in {None, "http"}:
+        results += _measure_http(world, redis_url, seconds)
+    if only in {None, "generations"}:
+        _say("HTTP: what was generated, and a language model that is stopped, slow, or writes rubbish")
+        results += generations.measure_generations(world, redis_url, seconds)
+        if world.bundle.manifest.generation is None:
+            _say("the live bundle has no generating half, so nothing is said about generations")
+    return results
+
+
+def _measure_parts(world: World, redis_url: str, calls: int) -> list[Result]:
     _say("search and LSTM, alone")
     results = [*parts.measure_search(world, calls), *parts.measure_mixup(world, calls)]
     results += parts.measure_lstm(world, 4 * calls)
-    results.append(parts.measure_redis(redis_url, 10 * calls))
-    _say(f"backfill of {world.purchases:,} purchases")
-    results += parts.measure_backfill(world, redis_url)
+    return [*results, parts.measure_redis(redis_url, 10 * calls)]
+
+
+def _measure_http(world: World, redis_url: str, seconds: float) -> list[Result]:
     _say("HTTP: an empty FastAPI application")
-    results += served.measure_empty(seconds)
+    results = served.measure_empty(seconds)
     for workers in (1, 2):
         _say(f"HTTP: the service with {workers} worker{'s' if workers > 1 else ''}")
         results += served.measure_service(world, redis_url, workers, seconds)
-    if world.bundle.manifest.generation is None:
-        _say("the live bundle has no generating half, so nothing is said about generations")
-        return results
-    _say("HTTP: what was generated, and a slow language model")
-    return results + generations.measure_generations(world, redis_url, seconds)
+    return results
 
 
 def _count(text: str) -> int:

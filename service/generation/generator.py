@@ -7,6 +7,7 @@ its id is looked up by whoever reads it.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from service.state.customer import CustomerLog, CustomerView
 from service.state.store import CustomerStore
 
 log = logging.getLogger(__name__)
+
+TELL_AGAIN = 60.0  # seconds between two log lines on generations that cannot be parsed
 
 
 class Customers(CustomerStore, GenerationStore, Protocol):
@@ -78,6 +81,7 @@ class Generator:
     ):
         self._customers, self._catalogue, self._clock = customers, catalogue, clock
         self._log_prompts = log_prompts
+        self._unparseable, self._told = 0, -math.inf  # since it was logged last, and when that was
 
     async def generate(self, scribe: Scribe, request: GenerationRequest) -> Done:
         """Write for one customer, and keep what was written.
@@ -103,7 +107,7 @@ class Generator:
         try:
             generated = parse_response(written.text, cut_off=written.cut_off)
         except UnparseableGeneration:
-            log.warning("a generation of bundle '%s' cannot be parsed", bundle)
+            self._tell_unparseable(bundle)
             return Done(Outcome.UNPARSEABLE, seconds)
         now = self._clock()
         kept = await self._customers.put_generation(
@@ -115,6 +119,16 @@ class Generator:
             footing=read.footing,
         )
         return Done(Outcome.WRITTEN if kept else Outcome.TOO_LATE, seconds)
+
+    def _tell_unparseable(self, bundle: str) -> None:
+        """Log how many there were, seldom: a model that writes rubbish does so many times a second."""
+        self._unparseable += 1
+        now = self._clock()
+        if now - self._told >= TELL_AGAIN:
+            log.warning(
+                "generations of bundle '%s' cannot be parsed: %d since this was said", bundle, self._unparseable
+            )
+            self._unparseable, self._told = 0, now
 
     async def _read(self, customer_id: str) -> _Read:
         moment = self._clock()

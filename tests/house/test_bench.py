@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from bundles import make_bundle
@@ -18,9 +20,10 @@ from model_store import golden
 from model_store.bundle import load_articles
 from model_store.dataset import DataSet
 from model_store.generation import load_ids, load_titles
-from service.bench import parts
+from model_store.prompts import UnparseableGeneration, parse_response
+from service.bench import broken_models, parts
 from service.bench.generations import measure_generations
-from service.bench.load import Load, get, measure, post
+from service.bench.load import Load, Measured, get, measure, post, together
 from service.bench.results import Result, table, write_json
 from service.bench.world import World, make_world
 
@@ -75,18 +78,54 @@ def test_latency_with_generations_is_held_against_style_in_the_same_run(
     generating_world: World, redis_url: str
 ) -> None:
     parts.measure_backfill(generating_world, redis_url)
-    results = measure_generations(generating_world, redis_url, 0.2)
+    results = measure_generations(generating_world, redis_url, 0.4)
     loads = [result for result in results if result.unit == "/s"]
-    ratios = [result for result in results if result.unit == "x"]
-    assert len(loads) == 12
-    assert [result.failed for result in loads] == [0] * 12
-    assert [result.name.removeprefix("p99 / style's: ") for result in ratios] == [
-        "blended, nothing generated",
-        "blended, generated",
-        "generated",
-        "blended, query",
-        "blended, generated, 5 s language model",
+    assert [result.failed for result in loads] == [0] * 24
+    assert [result.name for result in results if result.unit == "x"] == [
+        "p99 of blended / of style, nothing generated",
+        "p99 of blended / of style, generated",
+        "p99 of generated / of style, generated",
+        "p99 of query / of style, generated",
+        "p99 of blended / of style, language model stopped",
+        "p99 of blended / of style, language model takes 5 s",
+        "p99 of blended / of style, language model writes rubbish",
     ]
+
+
+def test_several_turns_count_as_one() -> None:
+    one, other = Measured(1.0, [1.0] * 99, {"200": 99}), Measured(1.0, [3.0], {"200": 1, "503": 2})
+    both = together([one, other])
+    assert (both.per_second, both.p50, both.failed) == (50.0, 1.0, 2)
+    assert 1.0 < both.p99 < 3.0
+    assert np.isnan(together([]).p99)
+
+
+def sells_nothing(text: str) -> bool:
+    """Whether a response cannot be read, or names what is in no catalogue."""
+    try:
+        return parse_response(text).article_id == "nobody-sells-this"
+    except UnparseableGeneration:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("fault", "least"), [(broken_models.stopped, None), (broken_models.slow, 0.05), (broken_models.writing_rubbish, 0)]
+)
+def test_broken_language_models_are_what_they_say(
+    fault: Callable[[], AbstractContextManager[str]], least: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broken_models, "SLOW", 0.05)
+    with fault() as url:
+        if least is None:
+            with pytest.raises(httpx.ConnectError):
+                httpx.get(f"{url}/v1/models")
+            return
+        start = time.monotonic()
+        assert httpx.get(f"{url}/v1/models").json()["data"][0]["max_model_len"] == 1_024
+        assert time.monotonic() - start >= least
+        assert httpx.post(f"{url}/detokenize", json={}).status_code == 404
+        texts = [httpx.post(f"{url}/v1/completions", json={}).json()["choices"][0]["text"] for _ in range(5)]
+    assert [sells_nothing(text) for text in texts] == [True] * 5
 
 
 def test_the_same_seed_makes_the_same_world(world: World, tmp_path: Path) -> None:

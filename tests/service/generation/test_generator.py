@@ -22,7 +22,7 @@ from model_store.records import Event
 from service.catalogue.memory_store import MemoryCatalogue
 from service.catalogue.records import StockLevel, StoredArticle
 from service.errors import LanguageModelUnavailable, PromptRefused, StoreUnavailable
-from service.generation.generator import Done, Generator, Scribe
+from service.generation.generator import TELL_AGAIN, Done, Generator, Scribe
 from service.generation.prompting import Prompting, open_prompting
 from service.generation.queue import Outcome
 from service.generation.records import GenerationRequest, session_mark, view_mark
@@ -264,6 +264,23 @@ async def test_rubbish_is_counted_and_not_kept(shop: Shop, text: str) -> None:
     shop.text.writes = lambda: Written(text, 9, False)
     assert (await shop.generate()).outcome is Outcome.UNPARSEABLE
     assert (await shop.customers.read("c")).generation is None
+
+
+async def test_rubbish_is_logged_seldom(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    shop.text.writes = lambda: Written("rubbish", 9, False)
+    generator = Generator(shop.customers, shop.catalogue, lambda: shop.now)
+
+    async def rubbish(times: int) -> list[str]:
+        caplog.clear()
+        for _ in range(times):
+            assert (await generator.generate(shop.scribe, GenerationRequest("c"))).outcome is Outcome.UNPARSEABLE
+        return [record.getMessage() for record in caplog.records]
+
+    await shop.tell(event(1))
+    assert len(await rubbish(3)) == 1
+    shop.now += TELL_AGAIN
+    (line,) = await rubbish(1)
+    assert line.endswith("cannot be parsed: 3 since this was said")
 
 
 async def test_what_was_cut_off_is_read_as_far_as_it_goes(shop: Shop) -> None:
