@@ -21,7 +21,7 @@ from model_store.bundle import load_articles
 from model_store.dataset import DataSet
 from model_store.generation import load_ids, load_titles
 from model_store.prompts import UnparseableGeneration, parse_response
-from service.bench import broken_models, parts
+from service.bench import broken_models, generations, parts
 from service.bench.generations import measure_generations
 from service.bench.load import Load, Measured, get, measure, post, together
 from service.bench.results import Result, table, write_json
@@ -75,8 +75,9 @@ def test_without_a_generating_half_nothing_is_said_of_generations(world: World) 
 
 @pytest.mark.slow
 def test_latency_with_generations_is_held_against_style_in_the_same_run(
-    generating_world: World, redis_url: str
+    generating_world: World, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(generations, "TURNS", 2)
     parts.measure_backfill(generating_world, redis_url)
     results = measure_generations(generating_world, redis_url, 0.4)
     loads = [result for result in results if result.unit == "/s"]
