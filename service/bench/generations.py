@@ -24,7 +24,7 @@ import orjson
 from service.bench import broken_models
 from service.bench.load import Load, Measured, get, measure, post, together
 from service.bench.results import Result
-from service.bench.served import CONNECTIONS, serving
+from service.bench.served import CONNECTIONS, result, serving
 from service.bench.world import World
 from service.engine.style import bundle_stamp
 from service.generation.records import StoredGeneration
@@ -98,8 +98,8 @@ def _compare(
     measured = {case: together(of_case) for case, of_case in turns.items()}
     style = measured["style"]
     return [
-        *(_result(f"GET ({case}), {name}, first time, one by one", each) for case, each in first.items()),
-        *(_result(f"GET ({case}), {name}", each) for case, each in measured.items()),
+        *(result(f"GET ({case}), {name}, first time, one by one", each) for case, each in first.items()),
+        *(result(f"GET ({case}), {name}", each) for case, each in measured.items()),
         *(Result(f"p99 of {case} / of style, {name}", measured[case].p99 / style.p99, "x") for case in cases),
     ]
 
@@ -119,10 +119,6 @@ def _one_by_one(port: int, paths: Iterable[str]) -> Measured:
         statuses[str(answer.status)] += 1
     connection.close()
     return Measured(time.perf_counter() - start, latencies, dict(statuses))
-
-
-def _result(name: str, measured: Measured) -> Result:
-    return Result(name, measured.per_second, "/s", measured.p50, measured.p90, measured.p99, measured.failed)
 
 
 async def _under(load: Load, clicks: tuple[str, ...]) -> Measured:

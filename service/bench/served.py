@@ -135,10 +135,11 @@ def load(name: str, port: int, requests: tuple[str, ...], events: int, seconds: 
     """As fast as it goes, then at half of that speed, latency counted from when each request was due."""
     most = asyncio.run(measure(Load(port, requests, CONNECTIONS, seconds)))
     half = asyncio.run(measure(Load(port, requests, CONNECTIONS, seconds, rate=max(1.0, most.per_second / 2))))
-    return [_result(name, most, events), _result(f"{name}, at half load", half, events)]
+    return [result(name, most, events), result(f"{name}, at half load", half, events)]
 
 
-def _result(name: str, measured: Measured, events: int) -> Result:
+def result(name: str, measured: Measured, events: int = 1) -> Result:
+    """What was measured as a line of the table; ``events`` that each request stands for."""
     return Result(name, measured.per_second * events, "/s", measured.p50, measured.p90, measured.p99, measured.failed)
 
 

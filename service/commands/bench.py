@@ -69,10 +69,7 @@ def _measure(world: World, redis_url: str, seconds: float, only: str | None, *, 
     if only in {None, "http"}:
         results += _measure_http(world, redis_url, seconds)
     if only in {None, "generations"}:
-        _say("HTTP: what was generated, and a language model that is stopped, slow, or writes rubbish")
-        results += generations.measure_generations(world, redis_url, seconds)
-        if world.bundle.manifest.generation is None:
-            _say("the live bundle has no generating half, so nothing is said about generations")
+        results += _measure_generations(world, redis_url, seconds)
     return results
 
 
@@ -90,6 +87,14 @@ def _measure_http(world: World, redis_url: str, seconds: float) -> list[Result]:
         _say(f"HTTP: the service with {workers} worker{'s' if workers > 1 else ''}")
         results += served.measure_service(world, redis_url, workers, seconds)
     return results
+
+
+def _measure_generations(world: World, redis_url: str, seconds: float) -> list[Result]:
+    if world.bundle.manifest.generation is None:
+        _say("the live bundle has no generating half, so nothing is said about generations")
+    else:
+        _say("HTTP: what was generated, and a language model that is stopped, slow, or writes rubbish")
+    return generations.measure_generations(world, redis_url, seconds)
 
 
 def _count(text: str) -> int:
