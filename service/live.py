@@ -29,6 +29,7 @@ from service.engine.mixup import Mixup
 from service.engine.ranking import Ranker
 from service.engine.style import StyleModel
 from service.errors import ActivationInProgress, NotReady, StoreUnavailable, UnknownBundle
+from service.heap import settle
 from service.metrics import Metrics
 from service.titles import TitleVectors
 
@@ -238,6 +239,7 @@ class Lives:
         self._ending = asyncio.create_task(_end(self._following))
         self._live = live
         self._following = asyncio.create_task(live.follower.run())
+        settle()
         log.info("bundle '%s' answers, with %d articles", live.version, len(live.index))
 
 

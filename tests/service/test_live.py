@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,24 @@ async def test_activation_is_shared_and_lasts(store: Path, catalogue: MemoryCata
     again = lives_of(store, catalogue, choice)
     async with again.running():
         await until(lambda: again.version == "test-2")
+
+
+async def test_what_answers_is_kept_out_of_the_garbage_collectors_way(store: Path, catalogue: MemoryCatalogue) -> None:
+    lives = lives_of(store, catalogue)
+    async with lives.running():
+        await until(lambda: lives.version is not None)
+        index = lives.live.index
+        assert gc.get_freeze_count() > 0
+        assert not any(each is index for each in gc.get_objects())
+
+
+async def test_the_bundle_before_is_given_back(store: Path, catalogue: MemoryCatalogue) -> None:
+    lives = lives_of(store, catalogue)
+    async with lives.running():
+        await until(lambda: lives.version == "test-1")
+        before = weakref.ref(lives.live.index)
+        await lives.activate("test-2")
+        await until(lambda: before() is None)
 
 
 async def test_a_damaged_choice_falls_back_to_the_one_before(store: Path, catalogue: MemoryCatalogue) -> None:
