@@ -27,6 +27,9 @@ MAX_COMPONENT = 1e9
 
 SCAN_FROM = 4_096  # rows: for fewer, plain sums are as quick
 NO_ROWS: Rows = np.zeros(0, np.int64)
+_FIRST = 256
+"""Proposals beyond twice what is wanted: some more cost a scan little, and too few a second one. With 190,000 articles
+and 20 wanted, 92 proposals do not suffice for 59% of queries, 296 for less than 1%, at 1.2 times the time."""
 _COMPARED = 50_000  # pairs of rows: for fewer, comparing each is quicker than sorting
 _ROUNDING = SIZE * 2.0**-23  # a float32 sum of 128 products errs by less than this times both norms
 
@@ -163,8 +166,7 @@ class Space:
     ) -> Candidates | None:
         """The answer by the quantised scan, or None where that cannot prove one: ties, or a margin too wide."""
         wanted = k + len(excluded)
-        for widening in (3, 12):
-            proposals = widening * wanted + 32
+        for proposals in (2 * wanted + _FIRST, 12 * wanted + 2 * _FIRST):
             if proposals >= size:
                 return None
             rows, bound = scan.propose(query, proposals, size, None if allowed is None else allowed.bitmap)
