@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import orjson
@@ -78,8 +78,7 @@ __all__ = [  # the names of the files too, which the spec knows since a bundle m
     "write_titles",
 ]
 
-Name = TypeVar("Name", str, int)
-"""What stands for an article in a list: its id, or its row."""
+Rows = NDArray[np.int64]
 
 TEXT_SIZE = 128
 """Components of a title, query or id embedding."""
@@ -193,16 +192,17 @@ class QueryMemory:
         return order
 
 
-def mixup(by_id: Sequence[Name], by_title: Sequence[Name], k: int, n: int = 1) -> list[Name]:
+def mixup(by_id: Rows, by_title: Rows, k: int, n: int = 1) -> Rows:
     """Retrieval with mixup (§4.4): the first ``n`` of the id list, then positions n+1 … k of the title list.
 
-    The paper leaves open what happens where the lists overlap or one is short. Here no article comes twice, and where
-    that leaves room, the title list goes on behind position k; an id list shorter than ``n`` (that of an id of no
-    article is empty) lets the title list begin that much earlier.
+    Lists are of articles' rows, int64, best first, none twice in one. The paper leaves open what happens where they
+    overlap or one is short. Here no article comes twice, and where that leaves room, the title list goes on behind
+    position k; an id list shorter than ``n`` (that of an id of no article is empty) lets the title list begin that much
+    earlier.
     """
-    head = list(by_id[:n])
-    joined = dict.fromkeys(head + list(by_title[len(head) :]))
-    return list(joined)[:k]
+    head = by_id[:n]
+    rest = by_title[len(head) :]
+    return np.concatenate([head, rest[~(rest[:, None] == head).any(axis=1)]])[:k]
 
 
 def rank_bonus(places: int, k: int = MIXUP_LENGTH) -> Float32:

@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.generation import IdEmbeddings, mixup
+from model_store.generation import IdEmbeddings, Rows, mixup
 from model_store.generation_spec import MIXUP_LENGTH
 from model_store.prompts import Generated
 
 Float32 = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 
 class MixupRetrieval:
@@ -57,19 +56,18 @@ class MixupRetrieval:
 
     def _list(self, article_id: str, title: Float32, allowed: Rows, k: int) -> Rows:
         by_title = self._best(self._titles[allowed] @ title, allowed, k + self._n)
-        return np.array(mixup(self._by_id(article_id, allowed), by_title, k, self._n), np.int64)
+        return mixup(self._by_id(article_id, allowed), by_title, k, self._n)
 
-    def _by_id(self, article_id: str, allowed: Rows) -> list[int]:
+    def _by_id(self, article_id: str, allowed: Rows) -> Rows:
         own = self._row_of.get(article_id)
         if own is None:
-            return []
+            return np.zeros(0, np.int64)
         nearest = self._best(self._ids[allowed] @ self._ids[own], allowed, self._n)
-        return list(dict.fromkeys([own, *nearest]))[: self._n] if own in allowed else nearest
+        return np.concatenate([[own], nearest[nearest != own]])[: self._n] if own in allowed else nearest
 
-    def _best(self, scores: Float32, rows: Rows, k: int) -> list[int]:
+    def _best(self, scores: Float32, rows: Rows, k: int) -> Rows:
         """The ``k`` rows with the highest scores, best first."""
         if 0 < k < len(rows):
             kept = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
             scores, rows = scores[kept], rows[kept]
-        best: list[int] = rows[np.lexsort((self._place[rows], -scores))[:k]].tolist()
-        return best
+        return rows[np.lexsort((self._place[rows], -scores))[:k]]

@@ -20,6 +20,7 @@ from service.engine.index import ArticleIndex, Ranked
 from service.engine.mixup import MixupList
 from service.engine.ranking import RankedArticle, Taste
 from service.engine.similar import similar
+from service.engine.space import NO_ROWS
 from service.engine.trending import TrendSnapshot
 from service.errors import GenerationUnavailable, UnknownArticle
 from service.generation.records import StoredGeneration
@@ -89,9 +90,9 @@ class ScoreExplanations:
     def __init__(self, live: Live, taste: Taste, trend: TrendSnapshot, listed: MixupList | None):
         self.taste = taste
         self._index, self._blend, self._trend = live.index, live.bundle.manifest.blend, trend
-        lists = ((), (), ()) if listed is None else (listed.article_ids, listed.by_id, listed.by_title)
+        lists = (NO_ROWS, NO_ROWS, NO_ROWS) if listed is None else (listed.rows, listed.by_id, listed.by_title)
         self._ranks, self._id_ranks, self._title_ranks = (
-            {article_id: rank for rank, article_id in enumerate(each, 1)} for each in lists
+            {article_id: rank for rank, article_id in enumerate(self._index.ids_of(each), 1)} for each in lists
         )
 
     def of(self, article_id: str) -> dict[str, Any]:

@@ -46,9 +46,9 @@ class IdSpace:
         vector: Float32 = self._ids.of([article_id])[0]
         return vector
 
-    def scores(self, article_ids: Sequence[str], query: Float32) -> Float32:
-        """Cosines float32 (N) of articles with ``query`` float32 (128), summed in float64."""
-        return _cosines(self._ids.of(article_ids), query)
+    def scores(self, index: ArticleIndex, rows: Rows, query: Float32) -> Float32:
+        """Cosines float32 (len(rows)) of articles with ``query`` float32 (128), summed in float64."""
+        return _cosines(self._ids.of(index.ids_of(rows)), query)
 
     def search(self, index: ArticleIndex, query: Float32, k: int, filters: Filters) -> Ranked:
         """The ``k`` articles in stock that pass ``filters`` with the highest cosine with ``query`` float32 (128)."""
@@ -56,7 +56,8 @@ class IdSpace:
         places = index.places_of(rows)
         trained = self._trained(places[places >= 0], query, k)
         best = sorted([*trained, *self._cold(index, rows[places < 0], query, k, trained)], key=_order)[:k]
-        return Ranked(tuple(article_id for article_id, _ in best), np.array([score for _, score in best], np.float32))
+        article_ids = tuple(article_id for article_id, _ in best)
+        return Ranked(article_ids, np.array([score for _, score in best], np.float32), index.rows_of(article_ids))
 
     def _trained(self, places: NDArray[np.int32], query: Float32, k: int) -> list[_Scored]:
         """The best ``k`` of the articles at ``places``, and their ties."""

@@ -53,10 +53,14 @@ _JOURNAL, _MOST_TOUCHED = 256, 4_096  # changes whose articles are remembered, a
 
 
 class Ranked(NamedTuple):
-    """Answers of one search: the highest score first, equal scores in order of article id."""
+    """Answers of one search: the highest score first, equal scores in order of article id.
+
+    ``rows`` int64 (k) holds for as long as the index does not change.
+    """
 
     article_ids: tuple[str, ...]
     scores: Float32  # (k)
+    rows: Rows
 
 
 def public_json(article: Article) -> bytes:
@@ -323,8 +327,8 @@ class ArticleIndex:
         query, space = check_vectors(vector, "query vector"), self._space(by)
         allowed = self._allowed_by(filters)
         if allowed is _NOBODY:
-            return Ranked((), np.zeros(0, np.float32))
-        found = space.candidates(query, k, self._in_stock, allowed, self._excluded(filters))
+            return Ranked((), np.zeros(0, np.float32), NO_ROWS)
+        found = space.candidates(query, k, self._in_stock, allowed, self.excluded(filters))
         return self.ranked(*found, k)
 
     def search_many(self, vectors: Float32, k: int, filters: Filters = EVERYTHING) -> list[Ranked]:
@@ -358,7 +362,8 @@ class ArticleIndex:
             self._allowed[key] = allowed if len(rows) else _NOBODY
         return self._allowed[key]
 
-    def _excluded(self, filters: Filters) -> Rows:
+    def excluded(self, filters: Filters) -> Rows:
+        """The rows in stock that ``filters`` exclude by name."""
         if not filters.exclude:
             return NO_ROWS
         rows = self.rows_of(filters.exclude)
@@ -366,7 +371,7 @@ class ArticleIndex:
 
     def passes(self, rows: Rows, filters: Filters) -> NDArray[np.bool_] | None:
         """Which of ``rows`` pass ``filters``, ``exclude`` included; None where all do."""
-        excluded = self._excluded(filters)
+        excluded = self.excluded(filters)
         if not filters.narrows and not len(excluded):
             return None
         passes = self._matches(filters, rows) if filters.narrows else np.ones(len(rows), bool)
@@ -383,7 +388,7 @@ class ArticleIndex:
         """The rows of all that is in stock and passes ``filters``, ``exclude`` included; ascending."""
         allowed = self._allowed_by(filters)
         rows = np.arange(self._in_stock) if allowed is None else allowed.rows
-        excluded = self._excluded(filters)
+        excluded = self.excluded(filters)
         return rows[outside(rows, excluded)] if len(excluded) else rows
 
     def allowed_among(self, article_ids: Collection[str], filters: Filters) -> Rows:
@@ -421,7 +426,7 @@ class ArticleIndex:
             rows, scores = rows[kept], scores[kept]
         ids = self.ids_of(rows)
         order = sorted(range(len(ids)), key=list(zip((-scores).tolist(), ids, strict=True)).__getitem__)
-        return Ranked(tuple(ids[place] for place in order), scores[order])
+        return Ranked(tuple(ids[place] for place in order), scores[order], rows[order])
 
     def _matches(self, filters: Filters, rows: Rows | slice) -> NDArray[np.bool_]:
         prices = self._prices[rows]

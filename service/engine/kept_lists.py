@@ -8,23 +8,23 @@ taken out of it and put in again where it now belongs, so that it stays exact.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex, Ranked
-from service.engine.space import Float32
+from service.engine.space import Float32, Rows, outside
 
-MOST_LISTS = 2_048  # about 3 KB each, for lists of some 230 articles
+MOST_LISTS = 2_048  # about 5 KB each, for lists of some 230 articles
 SPARE = 32
 """Articles that a list holds beyond what is asked for: so many may sell out, or be excluded, before it is too short."""
 
 Search = Callable[[ArticleIndex, Float32, int, Filters], Ranked]
 """The k best of an index by a vector, among those that pass."""
-Score = Callable[[ArticleIndex, Sequence[str], Float32], Float32]
-"""Scores of articles in stock, float32 (N), as the search gives them."""
+Score = Callable[[ArticleIndex, Rows, Float32], Float32]
+"""Scores of rows in stock, float32 (len(rows)), as the search gives them."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,20 @@ class KeptLists:
         self._index: ArticleIndex | None = None
         self._lists: OrderedDict[tuple[bytes, Filters], _List] = OrderedDict()  # the least lately used first
 
-    def nearest(self, index: ArticleIndex, vector: Float32, k: int, filters: Filters) -> tuple[str, ...]:
-        """The best ``k`` articles by ``vector`` float32 (128), equal scores in order of id; fewer where fewer pass."""
+    def nearest(self, index: ArticleIndex, vector: Float32, k: int, filters: Filters) -> Rows:
+        """Rows of the best ``k`` articles by ``vector`` float32 (128), equal scores in order of id.
+
+        Fewer where fewer pass.
+        """
         if index is not self._index:
             self._lists.clear()
             self._index = index
-        kept = self._kept(index, vector, k, filters)
-        chosen = [article_id for article_id in kept.best.article_ids if article_id not in filters.exclude][:k]
+        kept, excluded = self._kept(index, vector, k, filters), index.excluded(filters)
+        rows = kept.best.rows
+        chosen = rows[outside(rows, excluded)][:k] if len(excluded) else rows[:k]
         if len(chosen) == k or kept.last is None:
-            return tuple(chosen)
-        return self._search(index, vector, k, filters).article_ids
+            return chosen
+        return self._search(index, vector, k, filters).rows
 
     def _kept(self, index: ArticleIndex, vector: Float32, k: int, filters: Filters) -> _List:
         """What passes but for ``exclude``: at least ``k`` articles where there are as many."""
@@ -81,14 +85,15 @@ class KeptLists:
             return None
         if not touched:
             return replace(kept, revision=index.revision)
-        names = index.ids_of(index.allowed_among(touched, filters))
-        scores = self._score(index, names, vector).tolist() if names else []
+        rows = index.allowed_among(touched, filters)
+        names, scores = index.ids_of(rows), self._score(index, rows, vector).tolist()
         stay = [place for place, name in enumerate(kept.best.article_ids) if name not in touched]
         entries = [_place(kept.best, place) for place in stay]
         entries += [(-score, name) for name, score in zip(names, scores, strict=True)]
         entries = sorted(entry for entry in entries if kept.last is None or entry <= kept.last)
-        best = Ranked(tuple(name for _, name in entries), np.array([-score for score, _ in entries], np.float32))
-        return _List(best, kept.last, index.revision)
+        best = tuple(name for _, name in entries)
+        ranked = Ranked(best, np.array([-score for score, _ in entries], np.float32), index.rows_of(best))
+        return _List(ranked, kept.last, index.revision)
 
 
 def _place(best: Ranked, place: int) -> tuple[float, str]:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from model_store.generation import mixup
 from model_store.generation_spec import MIXUP_LENGTH
 from service.engine.filters import Filters
 from service.engine.ids import IdSpace
 from service.engine.index import ArticleIndex
 from service.engine.kept_lists import KeptLists
-from service.engine.space import Float32
+from service.engine.space import NO_ROWS, Float32, Rows, outside
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,14 @@ class Intent:
 
 @dataclass(frozen=True)
 class MixupList:
-    """``article_ids``, best first, and the two lists that it was joined from, as far as they were looked at."""
+    """``rows`` of articles in stock, best first, and of the two lists that it was joined from, as far as looked at.
 
-    article_ids: tuple[str, ...]
-    by_id: tuple[str, ...]
-    by_title: tuple[str, ...]
+    They hold for as long as the index does not change.
+    """
+
+    rows: Rows
+    by_id: Rows
+    by_title: Rows
 
 
 class Mixup:
@@ -45,10 +50,10 @@ class Mixup:
 
     def __init__(self, ids: IdSpace, n: int = 1):
         self._ids, self._n = ids, n
-        self._near_ids = KeptLists(ids.search, lambda _, names, vector: ids.scores(names, vector))
+        self._near_ids = KeptLists(ids.search, ids.scores)
         self._near_titles = KeptLists(
             lambda index, vector, k, filters: index.search(vector, k, filters, "title"),
-            lambda index, names, vector: index.scores(index.rows_of(names), vector, "title"),
+            lambda index, rows, vector: index.scores(rows, vector, "title"),
         )
 
     def make(self, index: ArticleIndex, intent: Intent, filters: Filters, k: int = MIXUP_LENGTH) -> MixupList:
@@ -59,18 +64,18 @@ class Mixup:
         """
         by_id = self._by_id(index, intent.article_id, filters)
         by_title = self._near_titles.nearest(index, intent.title, k + self._n, filters)
-        return MixupList(tuple(mixup(by_id, by_title, k, self._n)), by_id, by_title)
+        return MixupList(mixup(by_id, by_title, k, self._n), by_id, by_title)
 
-    def _by_id(self, index: ArticleIndex, article_id: str | None, filters: Filters) -> tuple[str, ...]:
+    def _by_id(self, index: ArticleIndex, article_id: str | None, filters: Filters) -> Rows:
         """The id list: the generated article itself first, where it may be shown, then those nearest to it.
 
         None for an id that is neither trained nor in the catalogue: it would only have the cold embedding, which tells
         nothing of it.
         """
         if article_id is None or not self._n or not (self._ids.knows(article_id) or index.knows(article_id)):
-            return ()
-        shown = len(index.allowed_among([article_id], filters)) == 1
-        if shown and self._n == 1:
-            return (article_id,)
+            return NO_ROWS
+        own = index.allowed_among([article_id], filters)
+        if len(own) and self._n == 1:
+            return own
         nearest = self._near_ids.nearest(index, self._ids.vector(article_id), self._n, filters)
-        return tuple(dict.fromkeys([article_id, *nearest]))[: self._n] if shown else nearest
+        return np.concatenate([own, nearest[outside(nearest, own)]])[: self._n]

@@ -20,7 +20,7 @@ from model_store.generation import rank_bonus
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex, Ranked
 from service.engine.mixup import Intent, Mixup, MixupList
-from service.engine.space import Float32, Rows, check_vectors, within_reach
+from service.engine.space import NO_ROWS, Float32, Rows, check_vectors, within_reach
 from service.engine.trending import NO_TREND, TrendSnapshot
 
 Strategy = Literal["style", "trending", "generated", "blended"]
@@ -70,6 +70,7 @@ class _Trend:
         self.scores = self.snapshot.scores
         self.rows = np.full(len(self.scores), -1, np.int64)
         self.dna: Float32 = np.zeros((len(self.scores), DNA_SIZE), np.float32)
+        self._place_at = np.full(index.in_stock_count, -1, np.int64)  # of each row in stock
         self._read(np.arange(len(self.scores)), self.snapshot.article_ids)
 
     def follow(self) -> bool:
@@ -85,10 +86,19 @@ class _Trend:
         return True
 
     def _read(self, places: Rows, article_ids: Sequence[str]) -> None:
-        rows = self.index.rows_of(article_ids)
-        self.rows[places] = rows
-        self.dna[places[rows >= 0]] = self.index.vectors_of(rows[rows >= 0])
         self._revision = self.index.revision
+        in_stock = self.index.in_stock_count
+        if in_stock > len(self._place_at):
+            more = np.full(in_stock + in_stock // 8 - len(self._place_at), -1, np.int64)
+            self._place_at = np.concatenate([self._place_at, more])
+        if not len(places):
+            return
+        before, rows = self.rows[places], self.index.rows_of(article_ids)
+        self.rows[places] = rows
+        self._place_at[before[before >= 0]] = -1
+        here, rows = places[rows >= 0], rows[rows >= 0]
+        self._place_at[rows] = here
+        self.dna[here] = self.index.vectors_of(rows)
 
     def allowed(self, filters: Filters) -> NDArray[np.bool_]:
         """Which of the snapshot's articles are in stock and pass the filters."""
@@ -104,28 +114,29 @@ class _Trend:
         error = self.index.rounding(query) + 2.0**-22 * float(np.abs(approximate).max(initial=0.0))
         return self.rows[allowed][within_reach(approximate[allowed], n, error)]
 
-    def places(self, article_ids: Sequence[str]) -> Rows:
-        """The place of each article in the snapshot, -1 where it is not."""
-        return np.array([self.snapshot.places.get(article_id, -1) for article_id in article_ids], np.int64)
+    def places(self, rows: Rows) -> Rows:
+        """The place in the snapshot of the article at each of ``rows``, all in stock; -1 where it is not there."""
+        return self._place_at[rows]
 
-    def ranks(self, article_ids: Sequence[str], allowed: NDArray[np.bool_]) -> list[int]:
+    def ranks(self, rows: Rows, allowed: NDArray[np.bool_]) -> list[int]:
         """The 1-based place of each article among the ``allowed`` ones, 0 where it does not trend."""
-        ranks = np.cumsum(allowed)
-        return [int(ranks[place]) if place >= 0 else 0 for place in self.places(article_ids).tolist()]
+        ranks = np.append(np.cumsum(allowed), 0)
+        of_rows: list[int] = ranks[self.places(rows)].tolist()
+        return of_rows
 
 
-_NOT_GENERATED = MixupList((), (), ())
+_NOT_GENERATED = MixupList(NO_ROWS, NO_ROWS, NO_ROWS)
 
 
 @dataclass(frozen=True)
 class _Question:
-    """What every strategy is asked. ``listed``: the mixup list, empty where there is none or it does not count."""
+    """What every strategy is asked. ``listed``: rows of the mixup list, none where it does not count."""
 
     index: ArticleIndex
     n: int
     trending: TrendSnapshot
     filters: Filters
-    listed: tuple[str, ...]
+    listed: Rows
 
 
 class Ranker:
@@ -164,12 +175,13 @@ class Ranker:
         Purchased articles stay out by ``filters.exclude``, which holds for every list here. Raises InvalidVector.
         """
         if strategy == "generated" and intent is not None:
-            listed = self.mixup(index, intent, filters).article_ids[:n]
-            return _answers(Ranked(listed, rank_bonus(len(listed))), {"generated": range(1, len(listed) + 1)})
+            listed = self.mixup(index, intent, filters).rows[:n]
+            ranked = Ranked(tuple(index.ids_of(listed)), rank_bonus(len(listed)), listed)
+            return _answers(ranked, {"generated": range(1, len(listed) + 1)})
         blended = strategy in {"blended", "generated"}
         counts = blended and intent is not None and self._blend.generated > 0
         mixed = self.mixup(index, intent, filters) if counts and intent is not None else _NOT_GENERATED
-        question = _Question(index, n, trending, filters, mixed.article_ids)
+        question = _Question(index, n, trending, filters, mixed.rows)
         session = taste.session if taste.cold and strategy != "trending" else None
         if session is not None and session.any():
             return self._adapted(question, session)
@@ -192,26 +204,24 @@ class Ranker:
         """By f·query and the bonuses of ``blend``, over all that is in stock."""
         index, n = question.index, question.n
         nearest = index.search(query, n, question.filters)
-        near = index.rows_of(nearest.article_ids)
-        if not blend.trend and not question.listed:
-            return _answers(nearest, {source: range(1, len(near) + 1)})
-        generated = _Generated(index, question.listed)
+        if not blend.trend and not len(question.listed):
+            return _answers(nearest, {source: range(1, len(nearest.rows) + 1)})
         trend = self._trend(question)
         allowed = trend.allowed(question.filters)
         bonuses = np.float32(blend.trend) * trend.scores
-        contenders = trend.contenders(query, bonuses, n, allowed) if blend.trend else near
-        rows = _distinct(near, contenders, generated.rows)
+        contenders = trend.contenders(query, bonuses, n, allowed) if blend.trend else NO_ROWS
+        rows = _distinct(nearest.rows, contenders, question.listed)
         scores = index.scores(rows, query)
-        places = trend.places(index.ids_of(rows))
+        places = trend.places(rows)
         scores[places >= 0] += bonuses[places[places >= 0]]
-        generated.add(rows, scores, blend.generated)
+        _add_generated(question.listed, rows, scores, blend.generated)
         ranked = index.ranked(rows, scores, n)
         return _answers(
             ranked,
             {
-                source: _ranks_in(nearest.article_ids, ranked.article_ids),
-                "trending": trend.ranks(ranked.article_ids, allowed) if blend.trend else [0] * n,
-                "generated": _ranks_in(question.listed, ranked.article_ids),
+                source: _ranks_in(nearest.rows, ranked.rows),
+                "trending": trend.ranks(ranked.rows, allowed) if blend.trend else [0] * n,
+                "generated": _ranks_in(question.listed, ranked.rows),
             },
         )
 
@@ -219,19 +229,18 @@ class Ranker:
         index, n = question.index, question.n
         trend = self._trend(question)
         allowed = trend.allowed(question.filters)
-        generated = _Generated(index, question.listed)
-        rows = _distinct(trend.rows[np.flatnonzero(allowed)[:n]], generated.rows)
-        places = trend.places(index.ids_of(rows))
+        rows = _distinct(trend.rows[np.flatnonzero(allowed)[:n]], question.listed)
+        places = trend.places(rows)
         scores = np.zeros(len(rows), np.float32)
         scores[places >= 0] = trend.scores[places[places >= 0]]
         best_seller = float(trend.scores[0]) if len(trend.scores) else 1.0
-        generated.add(rows, scores, _COLD_GENERATED * best_seller)
+        _add_generated(question.listed, rows, scores, _COLD_GENERATED * best_seller)
         ranked = index.ranked(rows, scores, n)
         answers = _answers(
             ranked,
             {
-                "trending": trend.ranks(ranked.article_ids, allowed),
-                "generated": _ranks_in(question.listed, ranked.article_ids),
+                "trending": trend.ranks(ranked.rows, allowed),
+                "generated": _ranks_in(question.listed, ranked.rows),
             },
         )
         if len(answers) == n:
@@ -259,15 +268,9 @@ class Ranker:
         return trend
 
 
-class _Generated:
-    """A mixup list's articles, all of them in stock: ``rows`` int64 in order of the list."""
-
-    def __init__(self, index: ArticleIndex, article_ids: Sequence[str]):
-        self.rows = index.rows_of(article_ids)
-
-    def add(self, rows: Rows, scores: Float32, weight: float) -> None:
-        """Add what they gain to the ``scores`` of ``rows``, which are ascending and hold all of them."""
-        scores[np.searchsorted(rows, self.rows)] += np.float32(weight) * rank_bonus(len(self.rows))
+def _add_generated(listed: Rows, rows: Rows, scores: Float32, weight: float) -> None:
+    """Add what a mixup list's articles gain to the ``scores`` of ``rows``, which are ascending and hold all of them."""
+    scores[np.searchsorted(rows, listed)] += np.float32(weight) * rank_bonus(len(listed))
 
 
 def _distinct(*lists: Rows) -> Rows:
@@ -276,10 +279,10 @@ def _distinct(*lists: Rows) -> Rows:
     return rows[np.concatenate([[True], rows[1:] != rows[:-1]])] if len(rows) else rows
 
 
-def _ranks_in(listed: Sequence[str], article_ids: Sequence[str]) -> list[int]:
+def _ranks_in(listed: Rows, rows: Rows) -> list[int]:
     """The 1-based place of each article in a list, 0 where it is not in it."""
-    rank_of = {article_id: rank for rank, article_id in enumerate(listed, 1)}
-    return [rank_of.get(article_id, 0) for article_id in article_ids]
+    rank_of = {row: rank for rank, row in enumerate(listed.tolist(), 1)}
+    return [rank_of.get(row, 0) for row in rows.tolist()]
 
 
 def _answers(ranked: Ranked, ranks: Mapping[str, Sequence[int]]) -> list[RankedArticle]:

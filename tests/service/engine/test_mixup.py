@@ -71,7 +71,7 @@ def test_mixup_is_what_the_paper_says(live, table, article_id, title, wanted, k,
     index, shop, space = build(live, table, scan_from)
     intent = Intent(title, article_id)
     made = Mixup(space, n).make(index, intent, wanted, k)
-    assert list(made.article_ids) == by_hand(shop, table, intent, wanted, k, n)
+    assert index.ids_of(made.rows) == by_hand(shop, table, intent, wanted, k, n)
 
 
 @settings(deadline=None, max_examples=80)
@@ -103,7 +103,7 @@ def test_kept_lists_follow_the_index_through_every_change(live, table, title, wa
         else:
             put(index, shop, change)
         made = mixup.make(index, intent, wanted, 5)
-        assert list(made.article_ids) == by_hand(shop, table, intent, wanted, 5, 2)
+        assert index.ids_of(made.rows) == by_hand(shop, table, intent, wanted, 5, 2)
 
 
 class Counted:
@@ -117,8 +117,11 @@ class Counted:
         self.searches += 1
         return index.search(vector, k, filters, "title")
 
-    def score(self, index, names, vector):
-        return index.scores(index.rows_of(names), vector, "title")
+    def score(self, index, rows, vector):
+        return index.scores(rows, vector, "title")
+
+    def nearest(self, index: ArticleIndex, query: np.ndarray, k: int, filters: Filters = EVERYTHING) -> tuple[str, ...]:
+        return tuple(index.ids_of(self.lists.nearest(index, query, k, filters)))
 
 
 def spread(count: int) -> ArticleIndex:
@@ -139,7 +142,7 @@ def test_a_list_is_searched_for_once_until_it_runs_out():
     index, counted, query = spread(200), Counted(), np.eye(1, 128, dtype=np.float32)[0]
 
     def nearest(**filters) -> tuple[str, ...]:
-        return counted.lists.nearest(index, query, 3, Filters(**filters))
+        return counted.nearest(index, query, 3, Filters(**filters))
 
     assert nearest() == names(0, 1, 2)
     assert nearest(exclude=frozenset({"a1"})) == names(0, 2, 3)
@@ -159,12 +162,12 @@ def test_a_list_is_searched_for_once_until_it_runs_out():
 
 def test_a_list_is_made_anew_where_too_much_changed_or_for_another_index():
     index, counted, query = spread(50), Counted(), np.eye(1, 128, dtype=np.float32)[0]
-    assert counted.lists.nearest(index, query, 2, EVERYTHING) == names(0, 1)
+    assert counted.nearest(index, query, 2) == names(0, 1)
     for number in range(1_001):
         index.set_stock("a0", bool(number % 2))
-    assert counted.lists.nearest(index, query, 2, EVERYTHING) == names(1, 2)
+    assert counted.nearest(index, query, 2) == names(1, 2)
     assert counted.searches == 2
-    assert counted.lists.nearest(spread(1), query, 2, EVERYTHING) == names(0)
+    assert counted.nearest(spread(1), query, 2) == names(0)
     assert counted.searches == 3
 
 
@@ -198,7 +201,7 @@ def test_scans_of_many_rows_are_exact():
     for number in range(0, 3_000, 307):
         intent = Intent(titles[number], f"a{number}")
         made = mixup.make(index, intent, EVERYTHING)
-        assert list(made.article_ids) == by_hand(shop, table, intent, EVERYTHING, 200, 2)
+        assert index.ids_of(made.rows) == by_hand(shop, table, intent, EVERYTHING, 200, 2)
 
 
 def test_the_bonus_is_1_for_the_first_and_nearly_0_for_the_last():

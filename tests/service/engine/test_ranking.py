@@ -242,6 +242,10 @@ def titled(entries: list[Entry], blend: Blend) -> tuple[ArticleIndex, Shop, Rank
     return index, shop, Ranker(blend, Mixup(space))
 
 
+def listed_ids(index: ArticleIndex, ranker: Ranker, intent: Intent, wanted: Filters) -> list[str]:
+    return index.ids_of(ranker.mixup(index, intent, wanted).rows)
+
+
 def gains(listed, weight: float) -> dict[str, np.float32]:
     """What the places of a mixup list are worth, from the formula in ``Blend``."""
     return {
@@ -268,7 +272,7 @@ def test_blended_with_an_intent_equals_scoring_everything_in_stock(
     answers = ranker.rank(
         index, Taste(style, cold=False), n, trending=TrendSnapshot(sold), filters=wanted, intent=intent
     )
-    gained = gains(ranker.mixup(index, intent, wanted).article_ids, weight)
+    gained = gains(listed_ids(index, ranker, intent, wanted), weight)
 
     def score(entry: Entry) -> float:
         sales_score = np.float32(trend) * np.log1p(np.float64(sold.get(entry.article.article_id, 0.0))).astype("f4")
@@ -287,7 +291,7 @@ def test_a_cold_customers_mixup_list_gains_as_much_as_the_best_seller(entries, s
     index, shop, ranker = titled(entries, Blend(trend=0.3, generated=weight))
     answers = ranker.rank(index, Taste(style), n, trending=TrendSnapshot(sold), filters=wanted, intent=intent)
     best_seller = math.log1p(max(sold.values())) if sold else 1.0
-    gained = gains(ranker.mixup(index, intent, wanted).article_ids, best_seller if weight else 0.0)
+    gained = gains(listed_ids(index, ranker, intent, wanted), best_seller if weight else 0.0)
 
     def score(entry: Entry) -> float:
         name = entry.article.article_id
@@ -304,7 +308,7 @@ def test_a_session_and_an_intent_add_up_for_a_cold_customer(entries, sold, sessi
     index, shop, ranker = titled(entries, Blend(generated=0.1))
     taste = Taste(cold=True, session=session)
     answers = ranker.rank(index, taste, n, trending=TrendSnapshot(sold), filters=wanted, intent=intent)
-    gained = gains(ranker.mixup(index, intent, wanted).article_ids, 1.0)
+    gained = gains(listed_ids(index, ranker, intent, wanted), 1.0)
     top = math.log1p(max(sold.values())) if sold else 1.0
 
     def score(entry: Entry) -> float:
@@ -326,7 +330,7 @@ def test_generated_is_the_mixup_list_and_other_strategies_know_no_intent(entries
     def rank(strategy, intent=intent):
         return ranker.rank(index, taste, n, strategy=strategy, trending=trending, filters=wanted, intent=intent)
 
-    listed = ranker.mixup(index, intent, wanted).article_ids[:n]
+    listed = listed_ids(index, ranker, intent, wanted)[:n]
     assert pairs(rank("generated")) == [(name, pytest.approx(gain)) for name, gain in gains(listed, 1.0).items()]
     assert [answer.sources for answer in rank("generated")] == [{"generated": rank + 1} for rank in range(len(listed))]
     assert pairs(rank("generated", None)) == pairs(rank("blended", None))
