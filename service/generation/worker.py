@@ -39,19 +39,20 @@ from service.state.redis_store import RedisStore
 OpenText: TypeAlias = Callable[[Bundle, Prompting], TextGenerator]
 
 NICENESS = 10
-"""An embedded language model computes with what answers leave of the processor."""
+"""Beside a service, or with a language model of its own, a generator takes what answers leave of the processor."""
 MARGIN = 10.0
 """Seconds beyond the language model's own limits after which a request counts as abandoned."""
 
 
 def main() -> int:
     """Generate until SIGTERM or SIGINT. The first argument, where there is one, is the launcher's process."""
-    if len(sys.argv) > 1:
+    beside_a_service = len(sys.argv) > 1
+    if beside_a_service:
         follow(int(sys.argv[1]))
     configure_logging()
     try:
         settings = Settings.from_environment(os.environ)
-        if settings.llm_url is None:
+        if beside_a_service or settings.llm_url is None:
             os.nice(NICENESS)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings))

@@ -15,6 +15,7 @@ from bundles import make_bundle, sample_articles
 from house.processes import wait_until
 from house.serving import Service, clean_environment, serving, started
 
+from service.generation.worker import NICENESS
 from service.lifeline import is_alive
 
 ARTICLES = [one.article.model_dump(mode="json", exclude_none=True, exclude={"image"}) for one in sample_articles(20)]
@@ -125,8 +126,17 @@ def test_generators_come_and_go_with_the_service_and_never_stand_in_its_way(tmp_
         assert service.stop(signal.SIGTERM) == 0
         assert not any(is_alive(child) for child in children)
         assert "Traceback" not in service.text
+    with serving(tmp_path, tmp_path / "store", llm_url="http://127.0.0.1:1") as service:
+        (generator,) = service.children_named("service.generation.worker")
+        (worker,) = service.children_named("service.worker")
+        wait_until(lambda: priority(generator) == min(19, priority(worker) + NICENESS))
     with serving(tmp_path, tmp_path / "store", llm_url="off") as service:
         assert not service.children_named("service.generation.worker")
+
+
+def priority(process: int) -> int:
+    """The niceness of a process: the higher, the less of a busy processor it gets."""
+    return os.getpriority(os.PRIO_PROCESS, process)
 
 
 @pytest.fixture(scope="module")
