@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FACETS = ("category", "brand", "colour", "gender")
 """Article fields that can be filtered by value."""
@@ -36,6 +36,11 @@ class Filters:
             or self.price_min is not None
             or self.price_max is not None
         )
+
+    @property
+    def wide(self) -> Filters:
+        """The same but for ``exclude``."""
+        return replace(self, exclude=frozenset()) if self.narrows else EVERYTHING
 
 
 EVERYTHING = Filters()

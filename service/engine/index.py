@@ -14,7 +14,6 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from itertools import repeat
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -350,7 +349,7 @@ class ArticleIndex:
         """Rows in stock that pass the facets and prices of ``filters``; None where all do."""
         if not filters.narrows:
             return None if self._in_stock else _NOBODY
-        key = filters if not filters.exclude else replace(filters, exclude=frozenset())
+        key = filters.wide
         allowed = self._allowed.get(key)
         if allowed is None:
             if len(self._allowed) >= _MAX_CACHED_FILTERS:

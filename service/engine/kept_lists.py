@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from service.engine.filters import EVERYTHING, Filters
+from service.engine.filters import Filters
 from service.engine.index import ArticleIndex, Ranked
 from service.engine.space import Float32, Rows, outside
 
@@ -64,7 +64,7 @@ class KeptLists:
 
     def _kept(self, index: ArticleIndex, vector: Float32, k: int, filters: Filters) -> _List:
         """What passes but for ``exclude``: at least ``k`` articles where there are as many."""
-        wide = EVERYTHING if not filters.narrows else replace(filters, exclude=frozenset())
+        wide = filters.wide
         key = (vector.tobytes(), wide)
         kept = self._lists.pop(key, None)
         if kept is not None and kept.revision != index.revision:

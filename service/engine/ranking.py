@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model_store import DNA_SIZE
 from model_store.bundle import Blend
@@ -20,7 +19,8 @@ from model_store.generation import rank_bonus
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex, Ranked
 from service.engine.mixup import Intent, Mixup, MixupList
-from service.engine.space import NO_ROWS, Float32, Rows, check_vectors, within_reach
+from service.engine.space import NO_ROWS, Float32, Rows, check_vectors
+from service.engine.trend_rows import TrendRows
 from service.engine.trending import NO_TREND, TrendSnapshot
 
 Strategy = Literal["style", "trending", "generated", "blended"]
@@ -43,7 +43,6 @@ class Taste:
 
 _KEPT_TRENDS = 4  # snapshots: now's, and a few of the past
 
-
 _COLD_GENERATED = 1.0
 """What the first of a mixup list gains for a customer without purchases, in the best seller's gains. No weight can be
 fitted for them beside f·d, which they do not have."""
@@ -56,73 +55,6 @@ class RankedArticle:
     article_id: str
     score: float
     sources: dict[str, int]
-
-
-class _Trend:
-    """A snapshot's articles, newcomers with them, as they stand in an index, and follow its changes, best seller first.
-
-    ``rows`` int64 (T), -1 where not in stock; ``dna`` float32 (T, 128), the Fashion DNA of what is.
-    """
-
-    def __init__(self, index: ArticleIndex, snapshot: TrendSnapshot):
-        self.index = index
-        self.snapshot = snapshot.with_newcomers(index.created_since(snapshot.since), index.in_stock_count)
-        self.scores = self.snapshot.scores
-        self.rows = np.full(len(self.scores), -1, np.int64)
-        self.dna: Float32 = np.zeros((len(self.scores), DNA_SIZE), np.float32)
-        self._place_at = np.full(index.in_stock_count, -1, np.int64)  # of each row in stock
-        self._read(np.arange(len(self.scores)), self.snapshot.article_ids)
-
-    def follow(self) -> bool:
-        """Take in what changed in the index; False where so much did that it is better to begin again."""
-        touched = self.index.touched_since(self._revision)
-        places = self.snapshot.places
-        if touched is None or any(
-            article_id not in places and self.index.is_newer(article_id, self.snapshot.since) for article_id in touched
-        ):
-            return False
-        article_ids = [article_id for article_id in touched if article_id in places]
-        self._read(np.array([places[article_id] for article_id in article_ids], np.int64), article_ids)
-        return True
-
-    def _read(self, places: Rows, article_ids: Sequence[str]) -> None:
-        self._revision = self.index.revision
-        in_stock = self.index.in_stock_count
-        if in_stock > len(self._place_at):
-            more = np.full(in_stock + in_stock // 8 - len(self._place_at), -1, np.int64)
-            self._place_at = np.concatenate([self._place_at, more])
-        if not len(places):
-            return
-        before, rows = self.rows[places], self.index.rows_of(article_ids)
-        self.rows[places] = rows
-        self._place_at[before[before >= 0]] = -1
-        here, rows = places[rows >= 0], rows[rows >= 0]
-        self._place_at[rows] = here
-        self.dna[here] = self.index.vectors_of(rows)
-
-    def allowed(self, filters: Filters) -> NDArray[np.bool_]:
-        """Which of the snapshot's articles are in stock and pass the filters."""
-        in_stock = self.rows >= 0
-        passes = self.index.passes(self.rows[in_stock], filters)
-        if passes is not None:
-            in_stock[in_stock] = passes
-        return in_stock
-
-    def contenders(self, query: Float32, bonuses: Float32, n: int, allowed: NDArray[np.bool_]) -> Rows:
-        """Rows of the allowed articles that may be among the ``n`` best of them by f·query + bonus."""
-        approximate = self.dna @ query + bonuses
-        error = self.index.rounding(query) + 2.0**-22 * float(np.abs(approximate).max(initial=0.0))
-        return self.rows[allowed][within_reach(approximate[allowed], n, error)]
-
-    def places(self, rows: Rows) -> Rows:
-        """The place in the snapshot of the article at each of ``rows``, all in stock; -1 where it is not there."""
-        return self._place_at[rows]
-
-    def ranks(self, rows: Rows, allowed: NDArray[np.bool_]) -> list[int]:
-        """The 1-based place of each article among the ``allowed`` ones, 0 where it does not trend."""
-        ranks = np.append(np.cumsum(allowed), 0)
-        of_rows: list[int] = ranks[self.places(rows)].tolist()
-        return of_rows
 
 
 _NOT_GENERATED = MixupList(NO_ROWS, NO_ROWS, NO_ROWS)
@@ -147,7 +79,7 @@ class Ranker:
 
     def __init__(self, blend: Blend, mixup: Mixup | None = None):
         self._blend, self._mixup = blend, mixup
-        self._trends: dict[tuple[ArticleIndex, TrendSnapshot], _Trend] = {}  # the least lately used first
+        self._trends: dict[tuple[ArticleIndex, TrendSnapshot], TrendRows] = {}  # the least lately used first
 
     def rank(
         self,
@@ -207,20 +139,18 @@ class Ranker:
         if not blend.trend and not len(question.listed):
             return _answers(nearest, {source: range(1, len(nearest.rows) + 1)})
         trend = self._trend(question)
-        allowed = trend.allowed(question.filters)
+        shown = trend.shown(question.filters)
         bonuses = np.float32(blend.trend) * trend.scores
-        contenders = trend.contenders(query, bonuses, n, allowed) if blend.trend else NO_ROWS
+        contenders = trend.contenders(shown, query, bonuses, n) if blend.trend else NO_ROWS
         rows = _distinct(nearest.rows, contenders, question.listed)
-        scores = index.scores(rows, query)
-        places = trend.places(rows)
-        scores[places >= 0] += bonuses[places[places >= 0]]
+        scores = _with_bonuses(index.scores(rows, query), trend.places(rows), bonuses)
         _add_generated(question.listed, rows, scores, blend.generated)
         ranked = index.ranked(rows, scores, n)
         return _answers(
             ranked,
             {
                 source: _ranks_in(nearest.rows, ranked.rows),
-                "trending": trend.ranks(ranked.rows, allowed) if blend.trend else [0] * n,
+                "trending": shown.ranks(trend.places(ranked.rows)) if blend.trend else [0] * n,
                 "generated": _ranks_in(question.listed, ranked.rows),
             },
         )
@@ -228,18 +158,16 @@ class Ranker:
     def _trending(self, question: _Question, style: Float32 | None) -> list[RankedArticle]:
         index, n = question.index, question.n
         trend = self._trend(question)
-        allowed = trend.allowed(question.filters)
-        rows = _distinct(trend.rows[np.flatnonzero(allowed)[:n]], question.listed)
-        places = trend.places(rows)
-        scores = np.zeros(len(rows), np.float32)
-        scores[places >= 0] = trend.scores[places[places >= 0]]
+        shown = trend.shown(question.filters)
+        rows = _distinct(trend.rows[shown.places()[:n]], question.listed)
+        scores = _with_bonuses(np.zeros(len(rows), np.float32), trend.places(rows), trend.scores)
         best_seller = float(trend.scores[0]) if len(trend.scores) else 1.0
         _add_generated(question.listed, rows, scores, _COLD_GENERATED * best_seller)
         ranked = index.ranked(rows, scores, n)
         answers = _answers(
             ranked,
             {
-                "trending": trend.ranks(ranked.rows, allowed),
+                "trending": shown.ranks(trend.places(ranked.rows)),
                 "generated": _ranks_in(question.listed, ranked.rows),
             },
         )
@@ -256,16 +184,21 @@ class Ranker:
         ]
         return answers + fill[: n - len(answers)]
 
-    def _trend(self, question: _Question) -> _Trend:
+    def _trend(self, question: _Question) -> TrendRows:
         """The snapshot as it stands in the index at this moment."""
         key = (question.index, question.trending)
         trend = self._trends.pop(key, None)
         if trend is None or not trend.follow():
-            trend = _Trend(question.index, question.trending)
+            trend = TrendRows(question.index, question.trending)
         self._trends[key] = trend
         if len(self._trends) > _KEPT_TRENDS:
             self._trends.pop(next(iter(self._trends)))
         return trend
+
+
+def _with_bonuses(scores: Float32, places: Rows, bonuses: Float32) -> Float32:
+    """``scores`` and, where a place is not -1, its bonus."""
+    return scores + np.where(places < 0, np.float32(0), bonuses[places]) if len(bonuses) else scores
 
 
 def _add_generated(listed: Rows, rows: Rows, scores: Float32, weight: float) -> None:

@@ -41,6 +41,18 @@ def by_brute_force(shop: Shop, sold, query, weight, *, n: int, wanted: Filters) 
     return [(article_id, -value) for value, article_id in scored[:n]]
 
 
+def by_counting(shop: Shop, sold, answers, wanted: Filters) -> list[int | None]:
+    """The rank of each answer among all that sold and may be shown; None for what did not sell."""
+    shown = {entry.article.article_id for entry in shop.allowed(wanted)}
+    order = sorted(shown & sold.keys(), key=lambda name: (-sold[name], name))
+    rank_of = {name: rank for rank, name in enumerate(order, 1)}
+    return [rank_of.get(answer.article_id) for answer in answers]
+
+
+def ranks(answers, source: str) -> list[int | None]:
+    return [answer.sources.get(source) for answer in answers]
+
+
 def pairs(answers) -> list[tuple[str, float]]:
     return [(answer.article_id, answer.score) for answer in answers]
 
@@ -54,6 +66,49 @@ def test_blended_equals_scoring_everything_in_stock(entries, sold, style, weight
         index, Taste(style, cold=False), n, trending=TrendSnapshot(sold), filters=wanted
     )
     assert pairs(answers) == by_brute_force(shop, sold, style, weight, n=n, wanted=wanted)
+
+
+@settings(deadline=None, max_examples=80)
+@given(shop_entries, sales, shops.vectors, questions)
+def test_a_rank_among_what_trends_counts_what_is_in_stock_and_passes(entries, sold, style, question):
+    n, wanted = question
+    index, shop = build(entries)
+    answers = Ranker(Blend(trend=0.3)).rank(
+        index, Taste(style, cold=False), n, trending=TrendSnapshot(sold), filters=wanted
+    )
+    assert ranks(answers, "trending") == by_counting(shop, sold, answers, wanted)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_in_a_shop_where_much_trends_a_ranking_equals_scoring_everything(seed):
+    rng = np.random.default_rng(seed)
+    dna = np.zeros((300, 128), np.float32)
+    dna[:, :8] = rng.integers(-3, 4, (300, 8))
+    categories = rng.choice(shops.CATEGORIES, 300)
+    index, shop = build(
+        [
+            Entry(article(i, category=categories[i]), dna[i], in_stock)
+            for i, in_stock in enumerate(rng.random(300) < 0.8)
+        ]
+    )
+    sold = {f"a{i}": float(count) for i, count in enumerate(rng.geometric(0.2, 300)) if rng.random() < 0.7}
+    style = np.where(np.arange(128) < 8, rng.integers(-3, 4, 128), 0).astype(np.float32)
+    best_sellers = frozenset(sorted(sold, key=sold.__getitem__)[-40:])
+    nearest = frozenset(name for name, _ in shop.best(style, 20, EVERYTHING))
+    only_trending = 0
+    for weight in (0.3, 1.0, 5.0, 25.0):
+        ranker, trending = Ranker(Blend(trend=weight)), TrendSnapshot(sold)
+        for wanted in (
+            EVERYTHING,
+            Filters(category=frozenset({"dress"})),
+            Filters(exclude=best_sellers),
+            Filters(exclude=nearest | best_sellers, category=frozenset({"dress", "shirt"})),
+        ):
+            answers = ranker.rank(index, Taste(style, cold=False), 5, trending=trending, filters=wanted)
+            assert pairs(answers) == by_brute_force(shop, sold, style, weight, n=5, wanted=wanted)
+            assert ranks(answers, "trending") == by_counting(shop, sold, answers, wanted)
+            only_trending += ranks(answers, "style").count(None)
+    assert only_trending > 20  # else this would show nothing of what trends
 
 
 @settings(deadline=None, max_examples=80)
@@ -161,21 +216,25 @@ def test_an_unknown_style_of_a_known_customer_falls_back_to_the_trend():
 
 @settings(deadline=None, max_examples=60)
 @given(
-    shop_entries, sales, shops.vectors, st.lists(st.tuples(shops.articles, shops.vectors, st.booleans()), max_size=8)
+    shop_entries,
+    sales,
+    shops.vectors,
+    st.lists(st.tuples(shops.articles, shops.vectors, st.booleans()), max_size=8),
+    shops.filters,
 )
-def test_a_ranker_follows_the_index_through_every_change(entries, sold, style, later):
+def test_a_ranker_follows_the_index_through_every_change(entries, sold, style, later, wanted):
     index, shop = build(entries)
     ranker, trending = Ranker(Blend(trend=1.0)), TrendSnapshot(sold)
     for changed, dna, in_stock in later:
-        ranker.rank(index, Taste(style, cold=False), 5, trending=trending)
+        ranker.rank(index, Taste(style, cold=False), 5, trending=trending, filters=wanted)
         if in_stock and changed.article_id in shop.live:
             index.remove(changed.article_id)
             del shop.live[changed.article_id]
         else:
             index.upsert(changed, dna, in_stock)
             shop.live[changed.article_id] = Entry(changed, dna, in_stock)
-        answers = ranker.rank(index, Taste(style, cold=False), 5, trending=trending)
-        assert pairs(answers) == by_brute_force(shop, sold, style, 1.0, n=5, wanted=EVERYTHING)
+        answers = ranker.rank(index, Taste(style, cold=False), 5, trending=trending, filters=wanted)
+        assert pairs(answers) == by_brute_force(shop, sold, style, 1.0, n=5, wanted=wanted)
 
 
 def test_a_ranker_begins_again_where_too_much_changed():
