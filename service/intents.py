@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.05  # seconds between two looks for a generation that a request waits for
 MOST_WANTED = 1_000
 """Customers that are to be scheduled at the next opportunity; beyond, the oldest are left to their next request."""
+GATHERED = 0.03
+"""Seconds in which wishes are gathered, to be sent in one call that costs each answer little. That is short beside the
+time that a customer waits anyway, until their session rests."""
 AGAIN = 5.0
 """Seconds in which a customer who did nothing since is scheduled once; the queue keeps those who wait already."""
 MOST_REMEMBERED = 20_000
@@ -89,11 +92,11 @@ def listens(live: Live, strategy: Strategy) -> bool:
 class Scheduler:
     """Lets customers wait for generations, in the background: together, bounded, and never in an answer's way.
 
-    ``monotonic``: seconds that never go back.
+    ``monotonic``: seconds that never go back. ``gathered``: seconds, as ``GATHERED``.
     """
 
-    def __init__(self, queue: GenerationQueue, monotonic: Callable[[], float]):
-        self._queue, self._monotonic = queue, monotonic
+    def __init__(self, queue: GenerationQueue, monotonic: Callable[[], float], gathered: float = GATHERED):
+        self._queue, self._monotonic, self._gathered = queue, monotonic, gathered
         self._wanted: OrderedDict[GenerationRequest, None] = OrderedDict()
         self._scheduled: OrderedDict[GenerationRequest, tuple[str, float]] = OrderedDict()  # the longest ago first
         self._sending: asyncio.Task[None] | None = None
@@ -133,8 +136,11 @@ class Scheduler:
 
     async def _send(self) -> None:
         while self._wanted:
+            await asyncio.sleep(self._gathered)
             requests = list(self._wanted)
             self._wanted.clear()
+            if not requests:  # all were erased meanwhile
+                return
             try:
                 await self._queue.schedule(requests)
             except StoreUnavailable as error:

@@ -11,7 +11,7 @@ from service import intents
 from service.errors import StoreUnavailable
 from service.generation.memory_queue import MemoryGenerationQueue
 from service.generation.records import GenerationRequest
-from service.intents import AGAIN, Scheduler
+from service.intents import AGAIN, GATHERED, Scheduler
 
 
 class Ticks:
@@ -27,10 +27,11 @@ class Slow(MemoryGenerationQueue):
     def __init__(self) -> None:
         super().__init__(debounce=0)
         self.calls: list[list[GenerationRequest]] = []
-        self.go_on, self.down = asyncio.Event(), False
+        self.called, self.go_on, self.down = asyncio.Event(), asyncio.Event(), False
 
     async def schedule(self, requests: Sequence[GenerationRequest]) -> None:
         self.calls.append(list(requests))
+        self.called.set()
         await self.go_on.wait()
         if self.down:
             raise StoreUnavailable("down")
@@ -43,15 +44,26 @@ def request(number: int, query: str | None = None) -> GenerationRequest:
 
 async def test_what_is_wanted_while_one_call_is_under_way_goes_together_in_the_next() -> None:
     queue = Slow()
-    scheduler = Scheduler(queue, Ticks())
+    scheduler = Scheduler(queue, Ticks(), gathered=0)
     scheduler.want(request(0), "m")
-    await asyncio.sleep(0)
+    await queue.called.wait()
     for number in (1, 2, 1):
         scheduler.want(request(number), "m")
     queue.go_on.set()
     await scheduler.sent()
     assert queue.calls == [[request(0)], [request(1), request(2)]]
     assert (await queue.figures()).waiting == 3
+
+
+async def test_what_is_wanted_within_a_moment_goes_together() -> None:
+    queue = Slow()
+    queue.go_on.set()
+    scheduler = Scheduler(queue, Ticks())
+    for number in (1, 2, 3):
+        scheduler.want(request(number), "m")
+        await asyncio.sleep(GATHERED / 100)
+    await scheduler.sent()
+    assert queue.calls == [[request(1), request(2), request(3)]]
 
 
 async def test_the_same_is_wanted_once_in_a_while_and_at_once_where_the_customer_did_something() -> None:
@@ -106,7 +118,18 @@ async def test_an_erased_customer_is_forgotten_and_closing_ends_what_is_under_wa
     for number in (0, 1, 2):
         scheduler.want(request(number), "m")
     await scheduler.forget("c1")
-    await asyncio.sleep(0)
+    await queue.called.wait()
     assert queue.calls == [[request(0), request(2)]]
     await scheduler.aclose()
     assert (await queue.figures()).waiting == 0
+
+
+async def test_nothing_is_sent_where_all_that_was_wanted_was_erased() -> None:
+    queue = Slow()
+    queue.go_on.set()
+    scheduler = Scheduler(queue, Ticks())
+    scheduler.want(request(0), "m")
+    await asyncio.sleep(0)
+    await scheduler.forget("c0")
+    await scheduler.sent()
+    assert queue.calls == []
