@@ -63,10 +63,18 @@ def serving(world: World, redis_url: str, workers: int, llm_url: str = "off") ->
 def serving_nothing() -> Iterator[int]:
     """The empty FastAPI application; its port."""
     port = free_port()
-    with subprocess.Popen([sys.executable, "-m", "service.bench.empty_app", str(port), str(os.getpid())]) as process:
+    with process_at(port, "/v1/customers/nobody/recommendations", "service.bench.empty_app"):
+        yield port
+
+
+@contextmanager
+def process_at(port: int, path: str, module: str, *arguments: str) -> Iterator[None]:
+    """``python -m module port <this process> arguments…``, from when ``path`` is answered on, stopped at the end."""
+    command = [sys.executable, "-m", module, str(port), str(os.getpid()), *arguments]
+    with subprocess.Popen(command) as process:
         try:
-            _await(port, "/v1/customers/nobody/recommendations", process)
-            yield port
+            _await(port, path, process)
+            yield
         finally:
             process.terminate()
 

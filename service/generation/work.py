@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from service.errors import LanguageModelUnavailable, StoreUnavailable
 from service.generation.generator import Generator, Scribe
-from service.generation.queue import GenerationQueue, Taken
+from service.generation.queue import GenerationQueue, Outcome, Taken
 from service.generation.rest import FIRST_REST, Rest
 from service.generation.scribes import Scribes
 
@@ -20,6 +20,9 @@ WAIT = 0.2
 """Seconds that one call waits for a request: as often it is seen whether to stop."""
 CANCEL_AGAIN = 0.5  # seconds
 IDLE = 0.1  # seconds between two looks for a language model while there is none
+MOST_UNPARSEABLE = 16
+"""Generations in a row that nobody can read, from which on a language model is left alone as if it were away. One that
+fails every second time is taken for such a one once in 65,000 generations."""
 
 
 class Work:
@@ -39,7 +42,8 @@ class Work:
         self._monotonic, self._first_rest = monotonic, first_rest
         self._store = Rest(monotonic, first_rest)
         self._model = Rest(monotonic, first_rest)
-        self._rested_for: Scribe | None = None  # whose failures ``_model`` counts
+        self._unparseable = 0  # in a row
+        self._rested_for: Scribe | None = None  # whose failures ``_model`` and ``_unparseable`` count
         self._taking = asyncio.Lock()  # so that of many hands one waits at the queue
         self._stop = asyncio.Event()
 
@@ -89,7 +93,7 @@ class Work:
     async def _can_write(self, scribe: Scribe) -> bool:
         """Whether the language model is there. After a failure it is asked, before another request meets the same."""
         if scribe is not self._rested_for:
-            self._rested_for, self._model = scribe, Rest(self._monotonic, self._first_rest)
+            self._rested_for, self._model, self._unparseable = scribe, Rest(self._monotonic, self._first_rest), 0
         if self._model.is_over:
             return True
         if self._model.left:
@@ -119,9 +123,18 @@ class Work:
             log.exception("a generation failed; it is tried again")
             await self._queue.give_back(taken)
         else:
-            if scribe is self._rested_for and done.seconds is not None and self._model.succeeded():
-                log.info("the language model writes again")
+            if scribe is self._rested_for and done.seconds is not None:
+                self._wrote(done.outcome)
             await self._queue.finish(taken, done.outcome, done.seconds)
+
+    def _wrote(self, outcome: Outcome) -> None:
+        """The language model answered; whether that was of any use."""
+        self._unparseable = self._unparseable + 1 if outcome is Outcome.UNPARSEABLE else 0
+        if self._unparseable < MOST_UNPARSEABLE:
+            if self._model.succeeded():
+                log.info("the language model writes again")
+        elif self._model.failed():
+            log.warning("nothing is generated for the moment: the last %d generations are rubbish", self._unparseable)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but no longer than until it is time to stop."""

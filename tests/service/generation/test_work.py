@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from service.generation.queue import MOST_TRIES, Outcome, Taken
 from service.generation.records import GenerationRequest
 from service.generation.rest import Rest
 from service.generation.scribes import Scribes
-from service.generation.work import Work
+from service.generation.work import MOST_UNPARSEABLE, Work
 
 
 class Writer(Generator):
@@ -149,6 +150,49 @@ async def test_one_that_only_seems_to_be_there_is_rested_from_longer_and_longer(
     await running
     assert await outcomes(queue) == {"retried": MOST_TRIES - 1, "given_up": 1}
     assert sum(slept) >= 0.5 + 1 + 2
+
+
+class Rubbish(Writer):
+    """What it is given cannot be read, while it ``writes`` so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = True
+
+    async def generate(self, scribe: Scribe, request: GenerationRequest) -> Done:
+        done = await super().generate(scribe, request)
+        return replace(done, outcome=Outcome.UNPARSEABLE) if self.writes else done
+
+
+async def test_a_language_model_that_writes_nothing_but_rubbish_is_left_alone_until_it_does_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    queue, writer = MemoryGenerationQueue(debounce=0), Rubbish()
+    await queue.schedule([GenerationRequest(f"c{number}") for number in range(3 * MOST_UNPARSEABLE)])
+    with caplog.at_level(logging.INFO):
+        async with working(queue, writer, FakeTextGenerator(), first_rest=0.2):
+            await until(lambda: "nothing is generated for the moment" in caplog.text)
+            assert len(writer.done) == MOST_UNPARSEABLE
+            await until(lambda: len(writer.done) > MOST_UNPARSEABLE)  # one is tried after a rest
+            assert len(writer.done) == MOST_UNPARSEABLE + 1
+            writer.writes = False
+            await until(lambda: len(writer.done) == 3 * MOST_UNPARSEABLE)
+    assert await outcomes(queue) == {"unparseable": MOST_UNPARSEABLE + 1, "written": 2 * MOST_UNPARSEABLE - 1}
+    assert caplog.text.count("nothing is generated for the moment") == 1
+    assert caplog.text.count("the language model writes again") == 1
+
+
+async def test_one_that_writes_rubbish_most_of_the_time_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    class Mostly(Rubbish):
+        async def generate(self, scribe: Scribe, request: GenerationRequest) -> Done:
+            self.writes = (len(self.done) + 1) % MOST_UNPARSEABLE != 0
+            return await super().generate(scribe, request)
+
+    queue, writer = MemoryGenerationQueue(debounce=0), Mostly()
+    await queue.schedule([GenerationRequest(f"c{number}") for number in range(4 * MOST_UNPARSEABLE)])
+    async with working(queue, writer, FakeTextGenerator(), first_rest=60):
+        await until(lambda: len(writer.done) == 4 * MOST_UNPARSEABLE)
+    assert "nothing is generated for the moment" not in caplog.text
 
 
 async def test_a_store_that_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
