@@ -20,9 +20,9 @@ WAIT = 0.2
 """Seconds that one call waits for a request: as often it is seen whether to stop."""
 CANCEL_AGAIN = 0.5  # seconds
 IDLE = 0.1  # seconds between two looks for a language model while there is none
-MOST_UNPARSEABLE = 16
-"""Generations in a row that nobody can read, from which on a language model is left alone as if it were away. One that
-fails every second time is taken for such a one once in 65,000 generations."""
+MOST_RUBBISH, WORTH = 16, 3
+"""A language model is left alone, as if it were away, once so many of its generations could not be parsed, where each
+that could makes up for ``WORTH`` others: so one does not write on of which more than three in four are rubbish."""
 
 
 class Work:
@@ -42,8 +42,8 @@ class Work:
         self._monotonic, self._first_rest = monotonic, first_rest
         self._store = Rest(monotonic, first_rest)
         self._model = Rest(monotonic, first_rest)
-        self._unparseable = 0  # in a row
-        self._rested_for: Scribe | None = None  # whose failures ``_model`` and ``_unparseable`` count
+        self._rubbish = 0  # generations that could not be parsed and were not made up for
+        self._rested_for: Scribe | None = None  # whose failures ``_model`` and ``_rubbish`` count
         self._taking = asyncio.Lock()  # so that of many hands one waits at the queue
         self._stop = asyncio.Event()
 
@@ -93,7 +93,7 @@ class Work:
     async def _can_write(self, scribe: Scribe) -> bool:
         """Whether the language model is there. After a failure it is asked, before another request meets the same."""
         if scribe is not self._rested_for:
-            self._rested_for, self._model, self._unparseable = scribe, Rest(self._monotonic, self._first_rest), 0
+            self._rested_for, self._model, self._rubbish = scribe, Rest(self._monotonic, self._first_rest), 0
         if self._model.is_over:
             return True
         if self._model.left:
@@ -129,12 +129,13 @@ class Work:
 
     def _wrote(self, outcome: Outcome) -> None:
         """The language model answered; whether that was of any use."""
-        self._unparseable = self._unparseable + 1 if outcome is Outcome.UNPARSEABLE else 0
-        if self._unparseable < MOST_UNPARSEABLE:
+        rubbish = outcome is Outcome.UNPARSEABLE
+        self._rubbish = min(self._rubbish + 1, MOST_RUBBISH) if rubbish else max(0, self._rubbish - WORTH)
+        if self._rubbish < MOST_RUBBISH:
             if self._model.succeeded():
                 log.info("the language model writes again")
         elif self._model.failed():
-            log.warning("nothing is generated for the moment: the last %d generations are rubbish", self._unparseable)
+            log.warning("nothing is generated for the moment: most of what the language model writes is rubbish")
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but no longer than until it is time to stop."""

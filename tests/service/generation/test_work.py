@@ -19,7 +19,7 @@ from service.generation.queue import MOST_TRIES, Outcome, Taken
 from service.generation.records import GenerationRequest
 from service.generation.rest import Rest
 from service.generation.scribes import Scribes
-from service.generation.work import MOST_UNPARSEABLE, Work
+from service.generation.work import MOST_RUBBISH, WORTH, Work
 
 
 class Writer(Generator):
@@ -168,31 +168,36 @@ async def test_a_language_model_that_writes_nothing_but_rubbish_is_left_alone_un
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     queue, writer = MemoryGenerationQueue(debounce=0), Rubbish()
-    await queue.schedule([GenerationRequest(f"c{number}") for number in range(3 * MOST_UNPARSEABLE)])
+    await queue.schedule([GenerationRequest(f"c{number}") for number in range(3 * MOST_RUBBISH)])
     with caplog.at_level(logging.INFO):
         async with working(queue, writer, FakeTextGenerator(), first_rest=0.2):
             await until(lambda: "nothing is generated for the moment" in caplog.text)
-            assert len(writer.done) == MOST_UNPARSEABLE
-            await until(lambda: len(writer.done) > MOST_UNPARSEABLE)  # one is tried after a rest
-            assert len(writer.done) == MOST_UNPARSEABLE + 1
+            assert len(writer.done) == MOST_RUBBISH
+            await until(lambda: len(writer.done) > MOST_RUBBISH)  # one is tried after a rest
+            assert len(writer.done) == MOST_RUBBISH + 1
             writer.writes = False
-            await until(lambda: len(writer.done) == 3 * MOST_UNPARSEABLE)
-    assert await outcomes(queue) == {"unparseable": MOST_UNPARSEABLE + 1, "written": 2 * MOST_UNPARSEABLE - 1}
+            await until(lambda: len(writer.done) == 3 * MOST_RUBBISH)
+    assert await outcomes(queue) == {"unparseable": MOST_RUBBISH + 1, "written": 2 * MOST_RUBBISH - 1}
     assert caplog.text.count("nothing is generated for the moment") == 1
     assert caplog.text.count("the language model writes again") == 1
 
 
-async def test_one_that_writes_rubbish_most_of_the_time_is_not(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("of", "rests"), [(WORTH + 1, False), (WORTH + 2, True)])
+async def test_one_that_writes_more_rubbish_than_what_else_it_writes_makes_up_for_is_too(
+    of: int, rests: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One generation in ``of`` can be parsed."""
+
     class Mostly(Rubbish):
         async def generate(self, scribe: Scribe, request: GenerationRequest) -> Done:
-            self.writes = (len(self.done) + 1) % MOST_UNPARSEABLE != 0
+            self.writes = (len(self.done) + 1) % of != 0
             return await super().generate(scribe, request)
 
-    queue, writer = MemoryGenerationQueue(debounce=0), Mostly()
-    await queue.schedule([GenerationRequest(f"c{number}") for number in range(4 * MOST_UNPARSEABLE)])
+    queue, writer, count = MemoryGenerationQueue(debounce=0), Mostly(), of * MOST_RUBBISH
+    await queue.schedule([GenerationRequest(f"c{number}") for number in range(count)])
     async with working(queue, writer, FakeTextGenerator(), first_rest=60):
-        await until(lambda: len(writer.done) == 4 * MOST_UNPARSEABLE)
-    assert "nothing is generated for the moment" not in caplog.text
+        await until(lambda: len(writer.done) == count or "nothing is generated for the moment" in caplog.text)
+    assert (len(writer.done) < count) is rests
 
 
 async def test_a_store_that_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
