@@ -1,8 +1,9 @@
 """What a language model costs answers: with nothing written, with something, and while it is of no use.
 
 ``blended`` is held against ``style`` in the same run: both get the same load, half of the most that ``style`` takes, in
-short turns, so that whatever else the machine does meets all alike. What is compared are 99th percentiles over all
-turns. Where a language model is there, customers click meanwhile, so that it is asked all the time.
+short turns, so that whatever else the machine does meets all alike. What is compared are 99th percentiles: over all
+turns, where one halt of the machine can decide, and turn by turn, of which the median is told. Where a language model
+is there, customers click meanwhile, so that it is asked all the time.
 
 What was generated is looked up in the titles once and kept (``service.engine.kept_lists``), by a process that has run
 for a while. So every process is asked for everything once before it is measured; what the first time costs stands in
@@ -14,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import http.client
 import random
+import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import orjson
@@ -101,7 +103,16 @@ def _compare(
         *(result(f"GET ({case}), {name}, first time, one by one", each) for case, each in first.items()),
         *(result(f"GET ({case}), {name}", each) for case, each in measured.items()),
         *(Result(f"p99 of {case} / of style, {name}", measured[case].p99 / style.p99, "x") for case in cases),
+        *(
+            Result(f"p99 of {case} / of style, {name}, median of turns", _by_turn(turns[case], turns["style"]), "x")
+            for case in cases
+        ),
     ]
+
+
+def _by_turn(of_case: Sequence[Measured], of_style: Sequence[Measured]) -> float:
+    """The median of the ratios of neighbouring turns."""
+    return statistics.median(case.p99 / style.p99 for case, style in zip(of_case, of_style, strict=True))
 
 
 def _one_by_one(port: int, paths: Iterable[str]) -> Measured:

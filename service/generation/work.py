@@ -22,7 +22,8 @@ CANCEL_AGAIN = 0.5  # seconds
 IDLE = 0.1  # seconds between two looks for a language model while there is none
 MOST_RUBBISH, WORTH = 16, 3
 """A language model is left alone, as if it were away, once so many of its generations could not be parsed, where each
-that could makes up for ``WORTH`` others: so one does not write on of which more than three in four are rubbish."""
+that could makes up for ``WORTH`` others: so one does not write on of which more than three in four are rubbish. It is
+believed again once it made up for all."""
 
 
 class Work:
@@ -42,7 +43,7 @@ class Work:
         self._monotonic, self._first_rest = monotonic, first_rest
         self._store = Rest(monotonic, first_rest)
         self._model = Rest(monotonic, first_rest)
-        self._rubbish = 0  # generations that could not be parsed and were not made up for
+        self._rubbish, self._doubted = 0, False  # generations that could not be parsed and were not made up for
         self._rested_for: Scribe | None = None  # whose failures ``_model`` and ``_rubbish`` count
         self._taking = asyncio.Lock()  # so that of many hands one waits at the queue
         self._stop = asyncio.Event()
@@ -93,7 +94,8 @@ class Work:
     async def _can_write(self, scribe: Scribe) -> bool:
         """Whether the language model is there. After a failure it is asked, before another request meets the same."""
         if scribe is not self._rested_for:
-            self._rested_for, self._model, self._rubbish = scribe, Rest(self._monotonic, self._first_rest), 0
+            self._rested_for, self._model = scribe, Rest(self._monotonic, self._first_rest)
+            self._rubbish, self._doubted = 0, False
         if self._model.is_over:
             return True
         if self._model.left:
@@ -131,10 +133,11 @@ class Work:
         """The language model answered; whether that was of any use."""
         rubbish = outcome is Outcome.UNPARSEABLE
         self._rubbish = min(self._rubbish + 1, MOST_RUBBISH) if rubbish else max(0, self._rubbish - WORTH)
-        if self._rubbish < MOST_RUBBISH:
+        self._doubted = self._rubbish == MOST_RUBBISH or (self._doubted and self._rubbish > 0)
+        if not self._doubted:
             if self._model.succeeded():
                 log.info("the language model writes again")
-        elif self._model.failed():
+        elif rubbish and self._model.failed():
             log.warning("nothing is generated for the moment: most of what the language model writes is rubbish")
 
     async def _pause(self, seconds: float) -> None:
