@@ -15,12 +15,12 @@ import orjson
 from model_store.generation import rank_bonus
 from model_store.generation_spec import MIXUP_LENGTH
 from model_store.popularity import trend_score
+from service.engine.arrays import NO_ROWS
 from service.engine.filters import Filters
 from service.engine.index import ArticleIndex, Ranked
 from service.engine.mixup import MixupList
 from service.engine.ranking import RankedArticle, Taste
 from service.engine.similar import similar
-from service.engine.space import NO_ROWS
 from service.engine.trending import TrendSnapshot
 from service.errors import GenerationUnavailable, UnknownArticle
 from service.generation.records import StoredGeneration

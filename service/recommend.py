@@ -19,10 +19,10 @@ import numpy as np
 from model_store.records import Event, EventType
 from service import answers
 from service.breaker import Breaker
+from service.engine.arrays import Float32
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex
 from service.engine.ranking import RankedArticle, Strategy, Taste
-from service.engine.space import Float32
 from service.engine.trending import TrendSnapshot
 from service.errors import StoreUnavailable
 from service.intents import NOTHING, Found, Intents, Question, listens, remembered

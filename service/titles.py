@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from model_store.generation import TextEncoder
-from service.engine.space import Float32
+from service.engine.arrays import Float32
 
 KEPT_TITLES = 4_096
 """Texts whose embeddings are kept, about 1 KB each."""

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 
-import faiss
 import numpy as np
 import redis
 import uvloop
@@ -14,13 +13,14 @@ import uvloop
 from model_store.bundle import STYLE_LSTM, load_articles
 from model_store.dataset import DataSet
 from model_store.generation import load_ids, load_titles
-from model_store.graphs import Float32, Memory, StyleLstm
+from model_store.graphs import Memory, StyleLstm
 from service.backfill import fill_catalogue, fill_customers
 from service.bench.results import Result
-from service.bench.world import CATEGORIES, World
+from service.bench.timing import timings
+from service.bench.world import World
 from service.catalogue.encoder import CatalogueEncoder
 from service.catalogue.redis_store import RedisCatalogue
-from service.engine.filters import EVERYTHING, Filters
+from service.engine.filters import EVERYTHING
 from service.engine.ids import IdSpace
 from service.engine.index import ArticleIndex
 from service.engine.mixup import Intent, Mixup
@@ -28,52 +28,6 @@ from service.engine.style import StyleModel
 from service.state.connection import connect
 from service.state.redis_store import RedisStore
 from service.trend_store import RedisTrendStore
-
-K = 100  # neighbours asked for
-_WARM_UP = 20  # calls
-
-
-def timings(call: Callable[[int], object], count: int) -> Float32:
-    """Seconds per call, float32 (count), of ``call(number)``."""
-    for number in range(_WARM_UP):
-        call(number)
-    taken = np.empty(count, np.float32)
-    for number in range(count):
-        start = time.perf_counter()
-        call(number)
-        taken[number] = time.perf_counter() - start
-    return taken
-
-
-def measure_search(world: World, count: int) -> list[Result]:
-    """The index against a flat FAISS scan of the same vectors, without and with filters."""
-    faiss.omp_set_num_threads(1)
-    dna = world.dna
-    index = ArticleIndex()
-    index.upsert_many(world.articles, dna, [True] * len(dna))
-    flat = faiss.IndexFlatIP(dna.shape[1])
-    flat.add(dna)
-    ids = [article.article_id for article in world.articles]
-    rng = np.random.default_rng(1)
-    queries = (
-        dna[rng.integers(len(dna), size=1_024)] + rng.standard_normal((1_024, dna.shape[1]), dtype=np.float32) * 0.1
-    )
-
-    def search(filters: Filters) -> Callable[[int], object]:
-        return lambda number: index.search(queries[number % 1_024], K, filters)
-
-    half = Filters(category=frozenset(f"category {number}" for number in range(CATEGORIES // 2)))
-    narrow = Filters(brand=frozenset({"brand 7"}))
-    found = np.mean([_recall(index, flat, ids, query) for query in queries[:50]])
-    return [
-        Result.of_times(f"search, {len(dna):,} articles", timings(search(EVERYTHING), count)),
-        Result.of_times("search, a filter that half of them pass", timings(search(half), count)),
-        Result.of_times("search, a filter that 0.5% pass", timings(search(narrow), count)),
-        Result("search, recall@100 against the flat scan", float(found), ""),
-        Result.of_times(
-            "yardstick: flat FAISS scan, fp32", timings(lambda n: flat.search(queries[n % 1_024][None], K), count)
-        ),
-    ]
 
 
 def measure_mixup(world: World, count: int) -> list[Result]:
@@ -98,11 +52,6 @@ def measure_mixup(world: World, count: int) -> list[Result]:
         Result.of_times(f"mixup list, {len(own):,} articles, first time", first),
         Result.of_times("mixup list, again", timings(make, min(count, 1_000))),
     ]
-
-
-def _recall(index: ArticleIndex, flat: faiss.IndexFlatIP, ids: list[str], query: Float32) -> float:
-    exact = {ids[row] for row in flat.search(query[None], K)[1][0]}
-    return len(exact.intersection(index.search(query, K, EVERYTHING).article_ids)) / len(exact)
 
 
 def measure_lstm(world: World, count: int) -> list[Result]:

@@ -72,6 +72,8 @@ class CatalogueFollower:
                     progress(min(len(self._index), total), total)
             for article_id in set(self._index.article_ids()) - self._seen:
                 self._index.remove(article_id)
+            async with self._lock:
+                await asyncio.to_thread(self._index.settle)
         finally:
             self._seen = None
         self._encoder.forget_table()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from model_store.bundle import current_version, open_bundle
 from model_store.errors import InvalidConfig
-from service.bench import generations, parts, served
+from service.bench import generations, parts, search, served
 from service.bench.results import Result, hardware, table, write_json
 from service.bench.world import World, make_world
 from service.embedded import EmbeddedRedis
@@ -75,7 +75,7 @@ def _measure(world: World, redis_url: str, seconds: float, only: str | None, *, 
 
 def _measure_parts(world: World, redis_url: str, calls: int) -> list[Result]:
     _say("search and LSTM, alone")
-    results = [*parts.measure_search(world, calls), *parts.measure_mixup(world, calls)]
+    results = [*search.measure_search(world, calls), *parts.measure_mixup(world, calls)]
     results += parts.measure_lstm(world, 4 * calls)
     return [*results, parts.measure_redis(redis_url, 10 * calls)]
 

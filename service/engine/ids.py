@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.generation import IdEmbeddings
+from service.engine.allowed import Allowed
+from service.engine.arrays import Float32, Rows
 from service.engine.filters import Filters
 from service.engine.index import ArticleIndex, Ranked
-from service.engine.space import SCAN_FROM, Float32, Many, Rows, Space
+from service.engine.space import CELLS_FROM, Space
 
 _Scored = tuple[str, float]
 
@@ -27,10 +29,10 @@ class IdSpace:
     The index that is searched takes its places from ``place_of``.
     """
 
-    def __init__(self, ids: IdEmbeddings, scan_from: int = SCAN_FROM):
+    def __init__(self, ids: IdEmbeddings, cells_from: int = CELLS_FROM):
         self._ids = ids
         self._names = sorted(ids.row_of, key=ids.row_of.__getitem__)
-        self._table = Space.fixed(ids.embedding, scan_from)
+        self._table = Space(ids.embedding, "variations", len(ids.embedding), cells_from)
 
     @property
     def place_of(self) -> Mapping[str, int]:
@@ -65,7 +67,7 @@ class IdSpace:
             return []
         mask = np.zeros(len(self._names), bool)
         mask[places] = True
-        found = self._table.candidates(query, k, len(self._names), Many.of(mask))
+        found = self._table.candidates(query, k, Allowed.of(mask))
         scored = [
             (self._names[row], score) for row, score in zip(found.rows.tolist(), found.scores.tolist(), strict=True)
         ]

@@ -14,11 +14,11 @@ import numpy as np
 
 from model_store.generation import mixup
 from model_store.generation_spec import MIXUP_LENGTH
+from service.engine.arrays import NO_ROWS, Float32, Rows, outside
 from service.engine.filters import Filters
 from service.engine.ids import IdSpace
 from service.engine.index import ArticleIndex
 from service.engine.kept_lists import KeptLists
-from service.engine.space import NO_ROWS, Float32, Rows, outside
 
 
 @dataclass(frozen=True)

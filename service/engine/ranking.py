@@ -1,8 +1,9 @@
 """From style, trend, session and intent to one ranking of articles in stock.
 
-Each strategy is exact: it equals scoring every article in stock that passes the filters. That is cheap because every
-score is f·q plus bonuses, for sales and for what a language model generated, that are never negative: so the answer
-lies in the union of the n best by f·q, the n best of what trends, and the few hundred articles of the mixup list.
+Each strategy is as exact as the search: given the n best by f·q, it equals scoring every article in stock that passes
+the filters. That is cheap because every score is f·q plus bonuses, for sales and for what a language model generated,
+that are never negative: so the answer lies in the union of the n best by f·q, the n best of what trends, and the few
+hundred articles of the mixup list.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import numpy as np
 from model_store import DNA_SIZE
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
+from service.engine.arrays import NO_ROWS, Float32, Rows
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex, Ranked
 from service.engine.mixup import Intent, Mixup, MixupList
-from service.engine.space import NO_ROWS, Float32, Rows, check_vectors
+from service.engine.space import check_vectors
 from service.engine.trend_rows import TrendRows
 from service.engine.trending import NO_TREND, TrendSnapshot
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from service.engine.arrays import Float32
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex, Ranked
-from service.engine.space import Float32
 
 
 def similar(index: ArticleIndex, dna: Float32, k: int, filters: Filters = EVERYTHING) -> Ranked:
@@ -18,10 +18,7 @@ def similar(index: ArticleIndex, dna: Float32, k: int, filters: Filters = EVERYT
 
     Fewer where fewer pass. The cosine with an article whose DNA is all zero is 0.
     """
-    rows = np.arange(index.in_stock_count)
-    passes = index.passes(rows, filters)
-    if passes is not None:
-        rows = rows[passes]
+    rows = index.allowed_rows(filters)
     vectors = index.vectors_of(rows)
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(dna)
     cosines = np.divide(vectors @ dna, lengths, out=np.zeros(len(rows), np.float32), where=lengths > 0)

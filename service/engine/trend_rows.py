@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from model_store import DNA_SIZE
+from service.engine.arrays import Float32, Rows, within_reach
 from service.engine.filters import Filters
 from service.engine.index import ArticleIndex
-from service.engine.space import Float32, Rows, within_reach
 from service.engine.trending import TrendSnapshot
 
 _KEPT_FILTERS = 16
@@ -57,7 +57,7 @@ class TrendRows:
         self.scores = self._snapshot.scores
         self.rows = np.full(len(self.scores), -1, np.int64)
         self._dna: Float32 = np.zeros((len(self.scores), DNA_SIZE), np.float32)  # of what is in stock
-        self._place_at = np.full(index.in_stock_count, -1, np.int64)  # of each row in stock
+        self._place_at = np.full(index.rows, -1, np.int64)  # of each row
         self._passing: dict[Filters, Rows] = {}
         self._read(np.arange(len(self.scores)), self._snapshot.article_ids)
 
@@ -78,9 +78,9 @@ class TrendRows:
 
     def _read(self, places: Rows, article_ids: Sequence[str]) -> None:
         self._revision = self._index.revision
-        in_stock = self._index.in_stock_count
-        if in_stock > len(self._place_at):
-            more = np.full(in_stock + in_stock // 8 - len(self._place_at), -1, np.int64)
+        height = self._index.rows
+        if height > len(self._place_at):
+            more = np.full(height + height // 8 - len(self._place_at), -1, np.int64)
             self._place_at = np.concatenate([self._place_at, more])
         if not len(places):
             return

@@ -43,9 +43,9 @@ def apply(index: ArticleIndex, shop: Shop, change) -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(changes, max_size=60), shops.vectors, st.integers(1, 40), shops.filters, st.sampled_from([1, 8, 99]))
-def test_search_equals_brute_force_after_any_changes(steps, query, k, wanted, scan_from):
+def test_search_equals_brute_force_after_any_changes(steps, query, k, wanted, cells_from):
     places = {f"a{number}": number for number in range(0, 31, 2)}
-    index, shop = ArticleIndex(scan_from=scan_from, titles=True, place_of=places), Shop()
+    index, shop = ArticleIndex(cells_from=cells_from, titles=True, place_of=places), Shop()
     for change in steps:
         apply(index, shop, change)
     for by in ("dna", "title"):
@@ -66,10 +66,10 @@ def test_search_equals_brute_force_after_any_changes(steps, query, k, wanted, sc
 
 
 @pytest.mark.parametrize("spread", [1.0, 1e-20, 1e6])
-def test_the_scan_equals_brute_force_after_many_changes(spread):
-    """Changes enough for rows to move, for the copy to be fitted anew, and for rows that do not fit it."""
+def test_search_equals_brute_force_after_many_changes_in_cells(spread):
+    """Changes enough for rows to be given to others, and for cells to be made anew."""
     rng = np.random.default_rng(1)
-    index, shop = ArticleIndex(scan_from=64), Shop()
+    index, shop = ArticleIndex(cells_from=64), Shop()
 
     def put(number: int, scale: float) -> None:
         dna = (rng.standard_normal(128) * spread * scale).astype(np.float32)
@@ -104,7 +104,7 @@ def random_index(n: int, seed: int = 0, spread: float = 1.0) -> tuple[ArticleInd
     dna = (rng.standard_normal((n, 128)) * spread).astype(np.float32)
     in_stock = (rng.random(n) < 0.8).tolist()
     articles = [article(i, category=shops.CATEGORIES[i % 3], price=float(i + 1)) for i in range(n)]
-    index = ArticleIndex(scan_from=n)
+    index = ArticleIndex(cells_from=2 * n)
     index.upsert_many(articles, dna, in_stock)
     entries = map(Entry, articles, dna.astype(np.float64), in_stock)
     return index, Shop({entry.article.article_id: entry for entry in entries})
@@ -133,7 +133,7 @@ def test_search_equals_brute_force_on_real_numbers(wanted, spread):
 
 
 def test_ties_stand_in_order_of_id_even_at_the_end_of_the_answer():
-    index = ArticleIndex(scan_from=1)
+    index = ArticleIndex()
     index.upsert_many([article(i) for i in range(2000)], np.ones((2000, 128), np.float32), [True] * 2000)
     found = index.search(np.ones(128, np.float32), 5)
     assert found.article_ids == ("a0", "a1", "a10", "a100", "a1000")

@@ -26,9 +26,9 @@ tables = st.builds(
 )
 
 
-def build(live: list[Entry], table: IdEmbeddings, scan_from: int = 4_096) -> tuple[ArticleIndex, Shop, IdSpace]:
-    space = IdSpace(table, scan_from)
-    index, shop = ArticleIndex(scan_from, titles=True, place_of=space.place_of), Shop()
+def build(live: list[Entry], table: IdEmbeddings, cells_from: int = 4_096) -> tuple[ArticleIndex, Shop, IdSpace]:
+    space = IdSpace(table, cells_from)
+    index, shop = ArticleIndex(cells_from, titles=True, place_of=space.place_of), Shop()
     for entry in live:
         put(index, shop, entry)
     return index, shop, space
@@ -67,8 +67,8 @@ def by_hand(shop: Shop, table: IdEmbeddings, intent: Intent, wanted: Filters, k:
     st.sampled_from([0, 1, 3]),
     st.sampled_from([1, 8, 99]),
 )
-def test_mixup_is_what_the_paper_says(live, table, article_id, title, wanted, k, n, scan_from):
-    index, shop, space = build(live, table, scan_from)
+def test_mixup_is_what_the_paper_says(live, table, article_id, title, wanted, k, n, cells_from):
+    index, shop, space = build(live, table, cells_from)
     intent = Intent(title, article_id)
     made = Mixup(space, n).make(index, intent, wanted, k)
     assert index.ids_of(made.rows) == by_hand(shop, table, intent, wanted, k, n)
@@ -78,8 +78,8 @@ def test_mixup_is_what_the_paper_says(live, table, article_id, title, wanted, k,
 @given(
     st.lists(entries, max_size=30), tables, shops.vectors, shops.filters, st.integers(1, 9), st.sampled_from([1, 99])
 )
-def test_the_id_search_equals_brute_force_with_cold_articles_in_order_of_id(live, table, query, wanted, k, scan_from):
-    index, shop, space = build(live, table, scan_from)
+def test_the_id_search_equals_brute_force_with_cold_articles_in_order_of_id(live, table, query, wanted, k, cells_from):
+    index, shop, space = build(live, table, cells_from)
     found = space.search(index, query, k, wanted)
     assert list(zip(found.article_ids, found.scores.tolist(), strict=True)) == by_id(shop, table, query, wanted)[:k]
 

@@ -1,0 +1,48 @@
+"""Arrays that the engine is made of."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Rows = NDArray[np.int64]
+"""Rows of an index: an article has the same one for as long as it is in the catalogue."""
+
+NO_ROWS: Rows = np.zeros(0, np.int64)
+
+_COMPARED = 50_000  # pairs of rows: for fewer, comparing each is quicker than sorting
+
+_Value = TypeVar("_Value", bound=np.generic)
+
+
+def grown(array: NDArray[_Value], size: int, axis: int = 0) -> NDArray[_Value]:
+    """``array`` with zeros behind, so that ``axis`` is ``size`` long."""
+    shape = list(array.shape)
+    shape[axis] = size
+    longer = np.zeros(shape, array.dtype)
+    longer[(slice(None),) * axis + (slice(0, array.shape[axis]),)] = array
+    return longer
+
+
+def outside(rows: Rows, excluded: Rows) -> NDArray[np.bool_]:
+    """Which of ``rows`` are not among ``excluded``."""
+    if len(rows) * len(excluded) > _COMPARED:
+        return ~np.isin(rows, excluded)
+    among: NDArray[np.bool_] = (rows[:, None] == excluded).any(axis=1)
+    return ~among
+
+
+def largest(values: Float32, k: int) -> np.float32:
+    """The ``k``-th largest value."""
+    kth: np.float32 = np.partition(values, len(values) - k)[len(values) - k]
+    return kth
+
+
+def within_reach(approximate: Float32, k: int, error: float) -> Rows:
+    """Places that may belong to the best ``k``, where each value may err by ``error``; ascending."""
+    if k >= len(approximate):
+        return np.arange(len(approximate))
+    return np.flatnonzero(approximate >= float(largest(approximate, k)) - 2 * error)

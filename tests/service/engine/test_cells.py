@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from service.engine.allowed import Allowed
+from service.engine.arrays import NO_ROWS
+from service.engine.cells import Cells
+from service.engine.filters import Filters
+from service.engine.space import Space
+
+N = 20_000
+K = 100
+
+
+def vectors(seed: int, count: int = N, spread: float = 1.0, *, heaps: bool = True) -> np.ndarray:
+    """Rows in 300 heaps, most of whose spread lies in 16 directions, as a model's embeddings are; or in no heaps."""
+    rng, shared = np.random.default_rng(seed), np.random.default_rng(99)
+    if not heaps:
+        return rng.standard_normal((count, 128)).astype(np.float32)
+    centres = shared.standard_normal((300, 16)) @ shared.standard_normal((16, 128))
+    made = centres[rng.integers(300, size=count)] + rng.standard_normal((count, 128))
+    return (made * spread).astype(np.float32)
+
+
+def best(data: np.ndarray, query: np.ndarray, mask: np.ndarray, k: int) -> list[int]:
+    rows = np.flatnonzero(mask)
+    scores = data[rows].astype(np.float64) @ query.astype(np.float64)
+    return rows[np.argsort(-scores, kind="stable")[:k]].tolist()
+
+
+def queries(count: int) -> np.ndarray:
+    return np.random.default_rng(5).standard_normal((count, 128)).astype(np.float32)
+
+
+@pytest.mark.parametrize("heaps", [True, False])
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.25])
+def test_at_least_99_of_the_100_best_are_found_however_many_rows_are_allowed(share, spread, heaps):
+    data = vectors(0, spread=spread, heaps=heaps)
+    mask = np.random.default_rng(1).random(N) < share
+    space, allowed = Space(data, "mixtures", N), Allowed.of(mask)
+    found = 0
+    for query in queries(40):
+        candidates = space.candidates(query, K, allowed)
+        assert mask[candidates.rows].all()
+        exact = data[candidates.rows].astype(np.float64) @ query.astype(np.float64)
+        np.testing.assert_allclose(candidates.scores, exact, rtol=1e-6, atol=1e-6 * spread)
+        found += len(set(best(data, query, mask, K)).intersection(candidates.rows.tolist()))
+    assert found >= 0.99 * 40 * K
+
+
+def test_a_filter_that_goes_with_the_vectors_is_searched_to_where_its_articles_are():
+    """What is allowed lies in a few cells, and those may be the last ones that the query would visit."""
+    data = vectors(2)
+    centre = data[0] / np.linalg.norm(data[0])
+    mask = data @ centre > np.quantile(data @ centre, 0.7)
+    space, allowed = Space(data, "mixtures", N), Allowed.of(mask)
+    found = [
+        len(set(best(data, query, mask, K)).intersection(space.candidates(query, K, allowed).rows.tolist()))
+        for query in [-centre, centre, *queries(10)]
+    ]
+    assert min(found) >= 99
+
+
+def test_what_titles_are_asked_for_is_found_although_fewer_rows_are_met():
+    data = vectors(13)
+    data /= np.linalg.norm(data, axis=1, keepdims=True)
+    space, everything = Space(data, "variations", N), np.ones(N, bool)
+    rng, found = np.random.default_rng(14), 0
+    for row in rng.integers(N, size=40):
+        query = (data[row] + rng.standard_normal(128) * 0.03).astype(np.float32)
+        rows = space.candidates(query, K, Allowed.of(everything)).rows
+        found += len(set(best(data, query, everything, K)).intersection(rows.tolist()))
+    assert found >= 0.99 * 40 * K
+    assert Cells(data, "variations").enough < Cells(data, "mixtures").enough
+
+
+def test_what_is_excluded_takes_nobodys_place():
+    data = vectors(3)
+    everything = np.ones(N, bool)
+    space, query = Space(data, "mixtures", N), queries(1)[0]
+    ranked = best(data, query, everything, 2 * K)
+    found = space.candidates(query, K, Allowed.of(everything), np.array(ranked[:K])).rows
+    assert not set(ranked[:K]).intersection(found.tolist())
+    assert len(set(ranked[K:]).intersection(found.tolist())) >= 99
+
+
+def test_cells_follow_what_is_written_again_and_what_is_new():
+    data = vectors(4)
+    cells = Cells(data[: N // 2])
+    cells.write(np.arange(N // 2, N), data[N // 2 :])
+    moved = np.random.default_rng(6).permutation(N)[:3_000]
+    data[moved] = vectors(7, len(moved))
+    cells.write(moved, data[moved])
+    everything = Allowed.of(np.ones(N, bool))
+    for query in queries(5):
+        rows = cells.nearest(query, 2 * K, everything)
+        assert len(set(rows.tolist())) == len(rows) == 2 * K
+        assert set(best(data, query, everything.mask, K)) <= set(rows.tolist())
+
+
+def test_all_that_is_allowed_is_found_where_more_is_asked_for():
+    data = vectors(8)
+    mask = np.zeros(N, bool)
+    mask[[5, 700, 19_999]] = True
+    rows = Cells(data).nearest(queries(1)[0], 10, Allowed.of(mask))
+    assert sorted(rows.tolist()) == [5, 700, 19_999]
+    assert Cells(data).nearest(queries(1)[0], 10, Allowed.of(np.zeros(N, bool))).tolist() == NO_ROWS.tolist()
+
+
+def test_counts_of_a_filter_that_is_asked_for_again_follow_its_rows():
+    data, filters = vectors(9), Filters(price_min=1.0)
+    cells, query = Cells(data), queries(1)[0]
+    mask = np.zeros(N, bool)
+    mask[: N // 4] = True
+    cells.nearest(query, K, Allowed.of(mask)._replace(filters=filters))
+    mask[:] = ~mask
+    rows = cells.nearest(query, K, Allowed.of(mask)._replace(filters=filters))
+    assert len(set(best(data, query, mask, K)).intersection(rows.tolist())) >= 0.95 * K
+
+
+def test_only_what_lies_in_heaps_is_found_without_meeting_nearly_everything():
+    assert Cells(vectors(12)).enough < 0.5 * N
+    assert Cells(vectors(12, heaps=False)).enough > 0.8 * N
+
+
+def test_cells_are_worn_once_there_are_twice_as_many_rows():
+    cells = Cells(vectors(10, 5_000))
+    assert not cells.worn(9_999)
+    assert cells.worn(10_000)
+
+
+def test_what_a_float16_cannot_hold_is_found_all_the_same():
+    data = vectors(11, 5_000)
+    data[77] = 1e8
+    space = Space(data, "mixtures", len(data))
+    found = space.candidates(np.ones(128, np.float32), 5, Allowed.of(np.ones(len(data), bool)))
+    assert found.rows[np.argmax(found.scores)] == 77
