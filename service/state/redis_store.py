@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from model_store.records import Event
+from service.gathered import Gathered
 from service.generation.records import Footing, StoredGeneration, pack_generation, unpack_generation
 from service.generation.store import SEARCHING_KEPT
 from service.state.codec import (
@@ -193,15 +194,18 @@ class RedisStore:
     def __init__(self, client: Client, log_ids: Callable[[], int] = new_log_id):
         self._client = client
         self._log_ids = log_ids
+        self._reads = Gathered(self.read_many)
 
     async def read(self, customer_id: str) -> CustomerView:
-        return (await self.read_many((customer_id,)))[0]
+        return await self._reads.one(customer_id)
 
     async def read_many(self, customer_ids: Sequence[str]) -> list[CustomerView]:
-        if len(customer_ids) > 1 and not isinstance(self._client, Redis):  # their keys may lie on several nodes
-            return await _each(self.read, customer_ids)
-        if not customer_ids:
-            return []
+        if isinstance(self._client, Redis):
+            return await self._read_together(customer_ids) if customer_ids else []
+        # Their keys may lie on several nodes.
+        return [view for views in await _each(self._read_together, [[name] for name in customer_ids]) for view in views]
+
+    async def _read_together(self, customer_ids: Sequence[str]) -> list[CustomerView]:
         keys = [key for customer_id in customer_ids for key in _read_together(customer_keys(customer_id))]
         with translated_errors():
             values: list[bytes | None] = await self._command("MGET", *keys)

@@ -1,0 +1,77 @@
+"""service.gathered: who shares a call, and that nobody spoils another's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from service.gathered import Gathered
+
+
+class Doubling:
+    """Answers twice the key, notes its calls, and fails where it is told to."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.calls: list[list[int]] = []
+        self.failure = failure
+        self.called, self.go_on = asyncio.Event(), asyncio.Event()
+        self.go_on.set()
+
+    async def __call__(self, keys: Sequence[int]) -> list[int]:
+        self.calls.append(list(keys))
+        self.called.set()
+        await self.go_on.wait()
+        if self.failure is not None:
+            raise self.failure
+        return [2 * key for key in keys]
+
+
+async def test_who_asks_in_the_same_turn_shares_a_call_and_gets_their_own_answer() -> None:
+    many = Doubling()
+    gathered = Gathered(many, most=3)
+    assert await asyncio.gather(*map(gathered.one, [5, 6, 5, 7])) == [10, 12, 10, 14]
+    assert many.calls == [[5, 6, 5], [7]]
+    assert await gathered.one(8) == 16
+    assert many.calls[2:] == [[8]]
+
+
+async def test_who_asks_while_a_call_is_under_way_is_not_answered_by_it() -> None:
+    many = Doubling()
+    many.go_on.clear()
+    gathered = Gathered(many)
+    first = asyncio.create_task(gathered.one(1))
+    await many.called.wait()
+    second = asyncio.create_task(gathered.one(1))
+    await asyncio.sleep(0.01)
+    assert many.calls == [[1], [1]]
+    many.go_on.set()
+    assert await first == await second == 2
+
+
+async def test_a_failure_reaches_all_who_shared_the_call_and_nobody_else() -> None:
+    many = Doubling(OSError("down"))
+    gathered = Gathered(many)
+    answers = await asyncio.gather(gathered.one(1), gathered.one(2), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["down", "down"]
+    many.failure = None
+    assert await gathered.one(3) == 6
+
+
+async def test_who_gives_up_does_not_take_the_others_along() -> None:
+    many = Doubling()
+    many.go_on.clear()
+    gathered = Gathered(many)
+    tasks = [asyncio.create_task(gathered.one(key)) for key in (1, 2, 3)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()  # before the call
+    await asyncio.sleep(0.01)
+    assert many.calls == [[2, 3]]
+    tasks[1].cancel()  # during the call
+    await asyncio.sleep(0)
+    many.go_on.set()
+    assert await tasks[2] == 6
+    for given_up in tasks[:2]:
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
