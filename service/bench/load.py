@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httptools
@@ -97,14 +99,14 @@ def post(path: str, body: bytes) -> str:
 
 async def measure(load: Load) -> Measured:
     """Run ``load`` in a process of its own, so that it shares no interpreter with what it measures."""
-    command = [sys.executable, "-m", "service.bench.load"]
-    # In a thread: asyncio's own subprocesses were seen to lose the end of an answer of some 300 KB.
-    ended = await asyncio.to_thread(
-        subprocess.run, command, input=orjson.dumps(asdict(load)), stdout=subprocess.PIPE, check=False
-    )
-    if ended.returncode != 0:
-        raise RuntimeError(f"the load generator ended with status {ended.returncode}")
-    return Measured(**orjson.loads(ended.stdout))
+    with tempfile.TemporaryDirectory(prefix="modiste-load-") as folder:
+        answer = Path(folder) / "measured.json"
+        command = [sys.executable, "-m", "service.bench.load", str(answer)]
+        # By a file: of some 300 KB through a pipe, asyncio and subprocess alike once in a while saw the beginning only.
+        ended = await asyncio.to_thread(subprocess.run, command, input=orjson.dumps(asdict(load)), check=False)
+        if ended.returncode != 0:
+            raise RuntimeError(f"the load generator ended with status {ended.returncode}")
+        return Measured(**orjson.loads(answer.read_bytes()))
 
 
 class _Generator:
@@ -187,10 +189,10 @@ class _Connection(asyncio.Protocol):
 
 
 def main() -> None:
-    """Read one Load as JSON from stdin, write what was measured as JSON to stdout."""
+    """Read one Load as JSON from stdin, write what was measured as JSON to the file that the first argument names."""
     load = Load(**orjson.loads(sys.stdin.buffer.read()))
     measured = uvloop.run(_Generator(load).run())
-    sys.stdout.buffer.write(orjson.dumps(asdict(measured)))
+    Path(sys.argv[1]).write_bytes(orjson.dumps(asdict(measured)))
 
 
 if __name__ == "__main__":
