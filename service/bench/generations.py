@@ -1,7 +1,7 @@
 """What a language model costs answers: with nothing written, with something, and while it is of no use.
 
-``blended`` is held against ``style`` in the same run: both get the same load, half of the most that ``style`` takes, in
-short turns, so that whatever else the machine does meets all alike. What is compared are 99th percentiles: over all
+``blended`` is held against ``style`` in the same run: both get the same load, half of the most that ``blended`` takes,
+in short turns, so that whatever else the machine does meets all alike. What is compared are 99th percentiles: over all
 turns, where one halt of the machine can decide, and turn by turn, of which the median is told. Where a language model
 is there, customers click meanwhile, so that it is asked all the time.
 
@@ -90,7 +90,7 @@ def _compare(
     paths = {case: requests.paths(query) for case, query in {"style": _STYLE, **cases}.items()}
     first = {case: _one_by_one(port, dict.fromkeys(of_case)) for case, of_case in paths.items()}
     by_case = {case: tuple(map(get, of_case)) for case, of_case in paths.items()}
-    most = asyncio.run(measure(Load(port, by_case["style"], CONNECTIONS, seconds)))
+    most = asyncio.run(measure(Load(port, by_case["blended"], CONNECTIONS, seconds)))
     background = requests.clicks if clicks else ()
     turns: dict[str, list[Measured]] = {case: [] for case in by_case}
     for _ in range(TURNS):
