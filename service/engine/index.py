@@ -296,7 +296,7 @@ class ArticleIndex:
         excluded = self.excluded(filters)
         if not filters.narrows and not len(excluded):
             return None
-        passes = self._columns.match(filters, rows)
+        passes = self._columns.match(filters, rows) if filters.narrows else np.ones(len(rows), bool)
         return passes & outside(rows, excluded)
 
     def rows_of(self, article_ids: Collection[str]) -> Rows:
