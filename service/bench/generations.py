@@ -27,7 +27,7 @@ from service.bench import broken_models
 from service.bench.load import Load, Measured, get, measure, post, together
 from service.bench.results import Result
 from service.bench.served import CONNECTIONS, result, serving
-from service.bench.world import World
+from service.bench.world import World, popularity
 from service.engine.style import bundle_stamp
 from service.generation.records import StoredGeneration
 from service.state.connection import connect
@@ -148,8 +148,7 @@ async def _write(world: World, redis_url: str, customer_ids: list[str], rng: ran
     """What would have been written for customers before their latest event: what others bought, by popularity."""
     client = connect(redis_url)
     customers = RedisStore(client)
-    weights = [1.0 / (rank + 10.0) for rank in range(len(world.articles))]
-    bought = rng.choices(world.articles, weights, k=len(customer_ids))
+    bought = rng.choices(world.articles, popularity(len(world.articles)).tolist(), k=len(customer_ids))
     now, bundle = time.time(), bundle_stamp(world.bundle.manifest)
     try:
         for customer_id, article in zip(customer_ids, bought, strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 from model_store.history import Purchase
 from service.bench.results import Result
 from service.bench.timing import timings
-from service.bench.world import DAY, HISTORY_DAYS, World
+from service.bench.world import DAY, HISTORY_DAYS, World, popularity
 from service.engine.arrays import Float32
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex
@@ -63,11 +63,11 @@ def _styles(world: World) -> Float32:
         world.bundle, lambda article_id: world.dna[row_of[article_id]] if article_id in row_of else None
     )
     rng = np.random.default_rng(1)
-    popularity = 1.0 / (np.arange(len(world.articles)) + 10.0)
+    shares = popularity(len(world.articles))
     now = HISTORY_DAYS * DAY
     histories = []
     for length in np.minimum(rng.geometric(0.1, size=_CUSTOMERS), 60):
-        bought = rng.choice(len(world.articles), size=length, p=popularity / popularity.sum())
+        bought = rng.choice(len(world.articles), size=length, p=shares)
         times = np.sort(rng.integers(0, now, size=length))
         histories.append(
             [

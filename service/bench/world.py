@@ -144,6 +144,12 @@ def synthetic_dna(real: NDArray[np.float32], count: int, rng: np.random.Generato
     return np.asarray(rows + noise, np.float32)
 
 
+def popularity(count: int) -> NDArray[np.float64]:
+    """The share of purchases that each of ``count`` articles has: a power law, float64 (count)."""
+    weights = 1.0 / (np.arange(count) + 10.0)
+    return np.asarray(weights / weights.sum(), np.float64)
+
+
 def _write_articles(stage: Path, records: list[Article]) -> None:
     with TableWriter(stage, ARTICLES_TABLE) as table:
         names = ("article_id", "title", "category", "brand", "colour", "gender", "price")
@@ -155,8 +161,7 @@ def _write_purchases(stage: Path, articles: list[str], customers: list[str], now
     lengths = np.minimum(rng.geometric(0.1, size=len(customers)), 60)
     owners = np.repeat(np.arange(len(customers)), lengths)
     rng.shuffle(owners)
-    popularity = 1.0 / (np.arange(len(articles)) + 10.0)
-    bought = rng.choice(len(articles), size=len(owners), p=popularity / popularity.sum())
+    bought = rng.choice(len(articles), size=len(owners), p=popularity(len(articles)))
     times = now - rng.integers(1, HISTORY_DAYS * DAY, size=len(owners))
     with TableWriter(stage, EVENTS_TABLE) as table:
         for start in range(0, len(owners), _CHUNK):

@@ -25,13 +25,14 @@ Match = Callable[[Filters, Rows | slice], NDArray[np.bool_]]
 class Allowed(NamedTuple):
     """Rows that a search may find: as truth values by row, the same as bits (little-endian), and how many there are.
 
-    ``filters`` says who asks, where the same is asked for again.
+    ``filters`` says who asks, where the same is asked for again; ``changes`` then counts rows that came or went.
     """
 
     mask: NDArray[np.bool_]
     bits: NDArray[np.uint8]
     size: int
     filters: Filters | None = None
+    changes: int = 0
 
     @classmethod
     def of(cls, mask: NDArray[np.bool_]) -> Allowed:
@@ -58,6 +59,7 @@ class AllowedRows:
         self._allowed = np.zeros((MOST_FILTERS, capacity), bool)  # passes, and is in stock
         self._bits = np.zeros((MOST_FILTERS, capacity // 8), np.uint8)  # the same, little-endian
         self._counts = np.zeros(MOST_FILTERS, np.int64)
+        self._changes = np.zeros(MOST_FILTERS, np.int64)
         self._passes[0] = True
 
     @property
@@ -88,8 +90,9 @@ class AllowedRows:
         """Let ``rows``, all distinct, be in stock or not."""
         used = len(self._slot_of)
         self._in_stock[rows] = in_stock
-        allowed = self._passes[:used, rows] & in_stock
-        self._counts[:used] += np.count_nonzero(allowed, axis=1) - np.count_nonzero(self._allowed[:used, rows], axis=1)
+        before, allowed = self._allowed[:used, rows], self._passes[:used, rows] & in_stock
+        self._counts[:used] += np.count_nonzero(allowed, axis=1) - np.count_nonzero(before, axis=1)
+        self._changes[:used] += np.count_nonzero(allowed != before, axis=1)
         self._allowed[:used, rows] = allowed
         octets = np.unique(rows >> 3)
         around = self._allowed[:used, (octets[:, None] * 8 + np.arange(8)).ravel()]
@@ -103,7 +106,8 @@ class AllowedRows:
             slot = self._enter(filters)
         elif slot:
             self._slot_of.move_to_end(filters)
-        return Allowed(self._allowed[slot], self._bits[slot], int(self._counts[slot]), filters)
+        size, changes = int(self._counts[slot]), int(self._changes[slot])
+        return Allowed(self._allowed[slot], self._bits[slot], size, filters, changes)
 
     def _enter(self, filters: Filters) -> int:
         slot = len(self._slot_of)
@@ -115,4 +119,5 @@ class AllowedRows:
         self._allowed[slot] = self._passes[slot] & self._in_stock
         self._bits[slot] = np.packbits(self._allowed[slot], bitorder="little")
         self._counts[slot] = np.count_nonzero(self._allowed[slot])
+        self._changes[slot] = self._changes[0]  # what came or went since it was here before, and more
         return slot

@@ -130,13 +130,13 @@ class Cells:
         """How many allowed rows each cell holds, or held a while ago."""
         if allowed.filters is None:
             return self._count(allowed)
-        count, by_cell = self._counts.get(allowed.filters, (-1, None))
-        if by_cell is None or abs(allowed.size - count) > _STALE * count:
+        changes, by_cell = self._counts.get(allowed.filters, (0, None))
+        if by_cell is None or allowed.changes - changes > _STALE * allowed.size:
             by_cell = self._count(allowed)
             self._counts.pop(allowed.filters, None)
             if len(self._counts) >= _MOST_COUNTS:
                 self._counts.pop(next(iter(self._counts)))
-            self._counts[allowed.filters] = allowed.size, by_cell
+            self._counts[allowed.filters] = allowed.changes, by_cell
         return by_cell
 
     def _count(self, allowed: Allowed) -> NDArray[np.int64]:

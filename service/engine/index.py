@@ -130,7 +130,10 @@ class ArticleIndex:
 
     def is_newer(self, article_id: str, time: int) -> bool:
         """Whether the article is in stock and was created at ``time`` (Unix seconds) or later."""
-        return self.in_stock(article_id) and bool(self._columns.since(time, self.rows_of([article_id]))[0])
+        row = self._row_of.get(article_id)
+        return row is not None and bool(
+            self._allowed.in_stock[row] and self._columns.since(time, slice(row, row + 1))[0]
+        )
 
     def article_ids(self) -> tuple[str, ...]:
         """Every live article, in no particular order."""

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.engine.allowed import Allowed
+from service.engine.allowed import Allowed, AllowedRows
 from service.engine.arrays import NO_ROWS
 from service.engine.cells import Cells
-from service.engine.filters import Filters
+from service.engine.filters import EVERYTHING, Filters
 from service.engine.space import Space
 
 N = 20_000
@@ -116,8 +116,23 @@ def test_counts_of_a_filter_that_is_asked_for_again_follow_its_rows():
     mask[: N // 4] = True
     cells.nearest(query, K, Allowed.of(mask)._replace(filters=filters))
     mask[:] = ~mask
-    rows = cells.nearest(query, K, Allowed.of(mask)._replace(filters=filters))
+    rows = cells.nearest(query, K, Allowed.of(mask)._replace(filters=filters, changes=N))
     assert len(set(best(data, query, mask, K)).intersection(rows.tolist())) >= 0.95 * K
+
+
+def test_what_turned_over_while_its_size_stayed_is_searched_where_it_is():
+    """What is allowed first lies where the query looks first, and afterwards where it looks last."""
+    data = vectors(15)
+    query = data[:1_000].mean(axis=0)
+    by_score = np.argsort(-(data @ query))
+    rows, first, last = np.arange(N), by_score[: N // 4], by_score[-N // 4 :]
+    kept, cells = AllowedRows(lambda _, rows: np.ones(N, bool)[rows], N), Cells(data, "variations")
+    cells.enough = 8_000  # so that not all cells are visited
+    kept.write(rows, np.isin(rows, first))
+    cells.nearest(query, 60, kept.of(EVERYTHING))
+    kept.set_stock(rows, np.isin(rows, last))
+    found = cells.nearest(query, 60, kept.of(EVERYTHING))
+    assert len(set(last[:20].tolist()).intersection(found.tolist())) >= 19
 
 
 def test_only_what_lies_in_heaps_is_found_without_meeting_nearly_everything():
