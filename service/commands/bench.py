@@ -98,10 +98,9 @@ def _measure_generations(world: World, redis_url: str, seconds: float) -> list[R
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
+    return int(text)
 
 
 def _say(text: str) -> None:
