@@ -35,14 +35,16 @@ def outside(rows: Rows, excluded: Rows) -> NDArray[np.bool_]:
     return ~among
 
 
+def inner_products(vectors: Float32, query: Float32) -> Float32:
+    """Of each row of ``vectors`` (N, 128) with ``query`` (128), float32 (N): the same whatever the other rows are.
+
+    A product of a matrix and a vector is none of that: in which order it sums depends on where a row stands.
+    """
+    products: Float32 = np.vecdot(vectors, query)
+    return products
+
+
 def largest(values: Float32, k: int) -> np.float32:
     """The ``k``-th largest value."""
     kth: np.float32 = np.partition(values, len(values) - k)[len(values) - k]
     return kth
-
-
-def within_reach(approximate: Float32, k: int, error: float) -> Rows:
-    """Places that may belong to the best ``k``, where each value may err by ``error``; ascending."""
-    if k >= len(approximate):
-        return np.arange(len(approximate))
-    return np.flatnonzero(approximate >= float(largest(approximate, k)) - 2 * error)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from model_store.generation import IdEmbeddings
 from service.engine.allowed import Allowed
-from service.engine.arrays import Float32, Rows
+from service.engine.arrays import Float32, Rows, inner_products
 from service.engine.filters import Filters
 from service.engine.index import ArticleIndex, Ranked
 from service.engine.space import CELLS_FROM, Space
@@ -49,8 +49,8 @@ class IdSpace:
         return vector
 
     def scores(self, index: ArticleIndex, rows: Rows, query: Float32) -> Float32:
-        """Cosines float32 (len(rows)) of articles with ``query`` float32 (128), summed in float64."""
-        return _cosines(self._ids.of(index.ids_of(rows)), query)
+        """Cosines float32 (len(rows)) of articles with ``query`` float32 (128)."""
+        return inner_products(self._ids.of(index.ids_of(rows)), query)
 
     def search(self, index: ArticleIndex, query: Float32, k: int, filters: Filters) -> Ranked:
         """The ``k`` articles in stock that pass ``filters`` with the highest cosine with ``query`` float32 (128)."""
@@ -79,15 +79,10 @@ class IdSpace:
         """The first ``k`` cold articles by id, with their one score; none where ``trained`` leaves them no place."""
         if not len(rows):
             return []
-        score = float(_cosines(self._ids.cold[None], query)[0])
+        score = float(inner_products(self._ids.cold[None], query)[0])
         if len(trained) >= k and trained[k - 1][1] > score:
             return []
         return [(article_id, score) for article_id in heapq.nsmallest(k, index.ids_of(rows))]
-
-
-def _cosines(vectors: Float32, query: Float32) -> Float32:
-    cosines: Float32 = (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
-    return cosines
 
 
 def _order(scored: _Scored) -> tuple[float, str]:

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from model_store.records import Article
 from service.engine.allowed import AllowedRows
-from service.engine.arrays import NO_ROWS, Float32, Rows, grown, outside
+from service.engine.arrays import NO_ROWS, Float32, Rows, grown, largest, outside
 from service.engine.cells import Asked
 from service.engine.columns import Columns
 from service.engine.filters import EVERYTHING, Filters
-from service.engine.space import CELLS_FROM, SIZE, InvalidVector, Space, check_vectors
+from service.engine.space import CELLS_FROM, SIZE, Candidates, InvalidVector, Space, check_vectors
 
 Kind = Literal["dna", "title"]
 """Which vectors are searched: Fashion DNA, or the titles' embeddings."""
@@ -36,6 +36,8 @@ PUBLIC_FIELDS = ("article_id", "title", "category", "brand", "colour", "price", 
 
 _MIN_CAPACITY = 1024  # rows; a capacity is a multiple of 8
 _JOURNAL, _MOST_TOUCHED = 256, 4_096  # changes whose articles are remembered, and how many articles of each
+_MANY_EXCLUDED = 100  # articles
+_SORTED = 400  # rows: of more, those that cannot be among the best are put aside before they are sorted
 
 
 class Ranked(NamedTuple):
@@ -266,11 +268,19 @@ class ArticleIndex:
 
         Fewer where fewer pass. Raises InvalidVector.
         """
+        found = self.candidates(vector, k, filters, by)
+        return self.ranked(found.rows, found.scores, k, filters.exclude)
+
+    def candidates(self, vector: Float32, k: int, filters: Filters = EVERYTHING, by: Kind = "dna") -> Candidates:
+        """What ``search`` finds before it is ranked: more than ``k``, and what ``filters`` exclude is still there."""
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
-        query, excluded = check_vectors(vector, "query vector"), self.excluded(filters)
-        found = self._space(by).candidates(query, k, self._allowed.of(filters), excluded)
-        return self.ranked(*found, k)
+        query = check_vectors(vector, "query vector")
+        return self._space(by).candidates(query, k + self._hidden(filters), self._allowed.of(filters))
+
+    def _hidden(self, filters: Filters) -> int:
+        """So many articles in stock at most are excluded; to look for as many more is quicker than to look them up."""
+        return len(filters.exclude) if len(filters.exclude) <= _MANY_EXCLUDED else len(self.excluded(filters))
 
     def search_many(self, vectors: Float32, k: int, filters: Filters = EVERYTHING) -> list[Ranked]:
         """``search`` for each row of ``vectors`` float32 (B, 128)."""
@@ -284,7 +294,7 @@ class ArticleIndex:
         return self._titles
 
     def rounding(self, query: Float32) -> float:
-        """How far a float32 inner product of ``query`` with a Fashion DNA may lie from the exact one."""
+        """How far float32 inner products of ``query`` with one Fashion DNA, summed in any order, may lie apart."""
         return self._dna.rounding(query)
 
     def excluded(self, filters: Filters) -> Rows:
@@ -334,22 +344,26 @@ class ArticleIndex:
         return [self._ids[row] for row in rows.tolist()]
 
     def scores(self, rows: Rows, query: Float32, by: Kind = "dna") -> Float32:
-        """Inner products float32 (len(rows)), summed in float64, so that they do not depend on what else is asked."""
+        """Inner products float32 (len(rows)), which do not depend on what else is asked."""
         return self._space(by).scores(rows, query)
 
-    def ranked(self, rows: Rows, scores: Float32, k: int) -> Ranked:
-        """The best ``k`` of rows with their scores, in answer order."""
-        if k < len(rows):
-            last = np.partition(scores, len(rows) - k)[len(rows) - k]
-            better, level = np.flatnonzero(scores > last), np.flatnonzero(scores == last)
-            if len(better) + len(level) > k:
-                first = heapq.nsmallest(k - len(better), zip(self.ids_of(rows[level]), level.tolist(), strict=True))
-                level = np.array([place for _, place in first], np.int64)
-            kept = np.concatenate([better, level])
-            rows, scores = rows[kept], scores[kept]
+    def ranked(self, rows: Rows, scores: Float32, k: int, exclude: frozenset[str] = frozenset()) -> Ranked:
+        """The best ``k`` of rows, all distinct, with their scores, in answer order; without those of ``exclude``."""
+        most = k + len(exclude)
+        if len(rows) > most + _SORTED:
+            reach = scores >= largest(scores, most)
+            rows, scores = rows[reach], scores[reach]
+        order = np.argsort(-scores)[: most + 1]
+        best = scores[order].tolist()
+        if len(set(best)) < len(best):  # equal scores: their order, and which is the last, is decided by id
+            keyed = zip((-scores).tolist(), self.ids_of(rows), range(len(rows)), strict=True)
+            order = np.array([place for _, _, place in heapq.nsmallest(most, keyed)], np.int64)
+        rows, scores = rows[order], scores[order]
         ids = self.ids_of(rows)
-        order = sorted(range(len(ids)), key=list(zip((-scores).tolist(), ids, strict=True)).__getitem__)
-        return Ranked(tuple(ids[place] for place in order), scores[order], rows[order])
+        if not exclude.isdisjoint(ids):
+            kept = [place for place, article_id in enumerate(ids) if article_id not in exclude][:k]
+            return Ranked(tuple([ids[place] for place in kept]), scores[kept], rows[kept])
+        return Ranked(tuple(ids[:k]), scores[:k], rows[:k])
 
 
 def _space(asked: Asked, cells_from: int) -> Space:

@@ -1,23 +1,24 @@
 """From style, trend, session and intent to one ranking of articles in stock.
 
-Each strategy is as exact as the search: given the n best by f·q, it equals scoring every article in stock that passes
-the filters. That is cheap because every score is f·q plus bonuses, for sales and for what a language model generated,
-that are never negative: so the answer lies in the union of the n best by f·q, the n best of what trends, and the few
-hundred articles of the mixup list.
+Each strategy is as exact as the search: given the best by f·q, it equals scoring every article in stock that passes the
+filters. That is cheap because every score is f·q plus bonuses, for sales and for what a language model generated, that
+are never negative: so the answer lies in the union of the best by f·q, those best sellers that can still be among the n
+best (``TrendRows.contenders``), and the few hundred articles of the mixup list.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from model_store import DNA_SIZE
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
-from service.engine.arrays import NO_ROWS, Float32, Rows
+from service.engine.arrays import NO_ROWS, Float32, Rows, outside
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex, Ranked
 from service.engine.mixup import Intent, Mixup, MixupList
@@ -50,8 +51,7 @@ _COLD_GENERATED = 1.0
 fitted for them beside f·d, which they do not have."""
 
 
-@dataclass(frozen=True)
-class RankedArticle:
+class RankedArticle(NamedTuple):
     """One answer. ``sources``: its 1-based rank in each source list that proposed it."""
 
     article_id: str
@@ -136,40 +136,44 @@ class Ranker:
 
     def _fused(self, question: _Question, query: Float32, blend: Blend, source: str) -> list[RankedArticle]:
         """By f·query and the bonuses of ``blend``, over all that is in stock."""
-        index, n = question.index, question.n
-        nearest = index.search(query, n, question.filters)
+        index, n, filters = question.index, question.n, question.filters
+        found = index.candidates(query, n, filters)
+        nearest = index.ranked(found.rows, found.scores, n, filters.exclude)
         if not blend.trend and not len(question.listed):
             return _answers(nearest, {source: range(1, len(nearest.rows) + 1)})
         trend = self._trend(question)
-        shown = trend.shown(question.filters)
-        bonuses = np.float32(blend.trend) * trend.scores
-        contenders = trend.contenders(shown, query, bonuses, n) if blend.trend else NO_ROWS
-        rows = _distinct(nearest.rows, contenders, question.listed)
-        scores = _with_bonuses(index.scores(rows, query), trend.places(rows), bonuses)
+        contenders = NO_ROWS
+        if blend.trend:
+            least = float(nearest.scores[-1]) if len(nearest.rows) == n else -math.inf
+            contenders = trend.contenders(query, blend.trend, n, filters, found, least)
+        more = _distinct(contenders, question.listed) if len(question.listed) else contenders
+        more = more[outside(more, found.rows)]
+        rows = np.concatenate([found.rows, more])
+        scores = np.concatenate([found.scores, index.scores(more, query)])
+        scores += np.float32(blend.trend) * trend.bonuses(rows)
         _add_generated(question.listed, rows, scores, blend.generated)
-        ranked = index.ranked(rows, scores, n)
+        ranked = index.ranked(rows, scores, n, filters.exclude)
         return _answers(
             ranked,
             {
                 source: _ranks_in(nearest.rows, ranked.rows),
-                "trending": shown.ranks(trend.places(ranked.rows)) if blend.trend else [0] * n,
+                "trending": trend.ranks(ranked.rows, filters) if blend.trend else [0] * n,
                 "generated": _ranks_in(question.listed, ranked.rows),
             },
         )
 
     def _trending(self, question: _Question, style: Float32 | None) -> list[RankedArticle]:
-        index, n = question.index, question.n
+        index, n, filters = question.index, question.n, question.filters
         trend = self._trend(question)
-        shown = trend.shown(question.filters)
-        rows = _distinct(trend.rows[shown.places()[:n]], question.listed)
-        scores = _with_bonuses(np.zeros(len(rows), np.float32), trend.places(rows), trend.scores)
+        rows = _distinct(trend.leading(filters, n), question.listed)
+        scores = trend.bonuses(rows)
         best_seller = float(trend.scores[0]) if len(trend.scores) else 1.0
         _add_generated(question.listed, rows, scores, _COLD_GENERATED * best_seller)
-        ranked = index.ranked(rows, scores, n)
+        ranked = index.ranked(rows, scores, n, filters.exclude)
         answers = _answers(
             ranked,
             {
-                "trending": shown.ranks(trend.places(ranked.rows)),
+                "trending": trend.ranks(ranked.rows, filters),
                 "generated": _ranks_in(question.listed, ranked.rows),
             },
         )
@@ -177,7 +181,7 @@ class Ranker:
             return answers
         # All that trends or was generated is in the answer now, so the n nearest hold enough others.
         listed = set(ranked.article_ids)
-        nearest = index.search(np.zeros(DNA_SIZE, np.float32) if style is None else style, n, question.filters)
+        nearest = index.search(np.zeros(DNA_SIZE, np.float32) if style is None else style, n, filters)
         source = "catalogue" if style is None else "style"
         fill = [
             RankedArticle(article_id, 0.0, {source: rank})
@@ -198,14 +202,12 @@ class Ranker:
         return trend
 
 
-def _with_bonuses(scores: Float32, places: Rows, bonuses: Float32) -> Float32:
-    """``scores`` and, where a place is not -1, its bonus."""
-    return scores + np.where(places < 0, np.float32(0), bonuses[places]) if len(bonuses) else scores
-
-
 def _add_generated(listed: Rows, rows: Rows, scores: Float32, weight: float) -> None:
-    """Add what a mixup list's articles gain to the ``scores`` of ``rows``, which are ascending and hold all of them."""
-    scores[np.searchsorted(rows, listed)] += np.float32(weight) * rank_bonus(len(listed))
+    """Add what a mixup list's articles gain to the ``scores`` of ``rows``, which hold all of them."""
+    if len(listed):
+        order = np.argsort(rows)
+        places = order[np.searchsorted(rows, listed, sorter=order)]
+        scores[places] += np.float32(weight) * rank_bonus(len(listed))
 
 
 def _distinct(*lists: Rows) -> Rows:
@@ -222,11 +224,8 @@ def _ranks_in(listed: Rows, rows: Rows) -> list[int]:
 
 def _answers(ranked: Ranked, ranks: Mapping[str, Sequence[int]]) -> list[RankedArticle]:
     """``ranks``: per source the rank of each answer, 0 where that source did not propose it."""
+    by_source = ranks.items()
     return [
-        RankedArticle(
-            article_id,
-            float(ranked.scores[place]),
-            {source: of_source[place] for source, of_source in ranks.items() if of_source[place]},
-        )
-        for place, article_id in enumerate(ranked.article_ids)
+        RankedArticle(article_id, score, {source: of_each[place] for source, of_each in by_source if of_each[place]})
+        for place, (article_id, score) in enumerate(zip(ranked.article_ids, ranked.scores.tolist(), strict=True))
     ]

@@ -1,12 +1,13 @@
 """One kind of vector of many rows, and the search among them for the highest inner products.
 
 Where few rows are allowed, all of them are summed, and the answer is exact. Where there are many, they are looked for
-in cells (``service.engine.cells``), and what is found is scored again: scores and their order are always exact, and of
-the best at least 99 in 100 are found.
+in cells (``service.engine.cells``), and what is found is scored again: scores are always those of the vectors
+themselves, and of the best at least 99 in 100 are found.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from model_store import DNA_SIZE
 from model_store.errors import ModisteError
 from service.engine.allowed import Allowed
-from service.engine.arrays import NO_ROWS, Float32, Rows, grown, outside, within_reach
+from service.engine.arrays import Float32, Rows, grown, inner_products, largest
 from service.engine.cells import Asked, Cells
 
 SIZE = DNA_SIZE
@@ -29,7 +30,7 @@ CELLS_FROM = 4_096
 _SUMMED = 4_096  # allowed rows that are summed rather than looked for in cells
 _MARGIN = 32
 """Rows looked for beyond twice what is wanted: a 16-bit copy knows their order nearly, but not quite."""
-_ROUNDING = SIZE * 2.0**-23  # a float32 sum of 128 products errs by less than this times both norms
+_ROUNDING = SIZE * 2.0**-23  # two float32 sums of the same 128 products differ by less than this times both norms
 
 
 class InvalidVector(ModisteError):
@@ -41,16 +42,22 @@ def check_vectors(vectors: NDArray[np.floating], what: str) -> Float32:
     array = np.ascontiguousarray(vectors, dtype=np.float32)
     if array.shape[-1:] != (SIZE,):
         raise InvalidVector(f"{what}: has shape {array.shape} instead of (…, {SIZE})")
+    if float(np.vdot(array, array)) < MAX_COMPONENT:  # as nearly always: then it is sound, and that was quick
+        return array
     if not (array.max(initial=0.0) <= MAX_COMPONENT and array.min(initial=0.0) >= -MAX_COMPONENT):  # nor may it be NaN
         raise InvalidVector(f"{what}: holds NaN, infinity or a component beyond {MAX_COMPONENT:g}")
     return array
 
 
 class Candidates(NamedTuple):
-    """Rows in no order, among which the best are, ties of the last included: ``scores`` float32 (len(rows))."""
+    """Rows in no order, among which the best are, ties of the last included: ``scores`` float32 (len(rows)).
+
+    ``beyond``: no other row has a higher score; -inf where there is no other.
+    """
 
     rows: Rows
     scores: Float32
+    beyond: float
 
 
 class Space:
@@ -105,40 +112,33 @@ class Space:
         return self._vectors.take(rows, axis=0)
 
     def scores(self, rows: Rows, query: Float32) -> Float32:
-        """Inner products float32 (len(rows)), summed in float64, so that they do not depend on what else is asked."""
-        products: Float32 = (self._vectors[rows].astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
-        return products
+        """Inner products float32 (len(rows)), which do not depend on what else is asked."""
+        return inner_products(self.of(rows), query)
 
     def rounding(self, query: Float32) -> float:
-        """How far a float32 inner product of ``query`` with a row may lie from the exact one."""
-        return _ROUNDING * float(np.linalg.norm(query.astype(np.float64))) * self._max_norm
+        """How far float32 inner products of ``query`` with one row, summed in different orders, may lie apart."""
+        return _ROUNDING * math.sqrt(float(np.vdot(query, query))) * self._max_norm
 
     # Search
 
-    def candidates(self, query: Float32, k: int, allowed: Allowed, excluded: Rows = NO_ROWS) -> Candidates:
-        """The best ``k`` by inner product with ``query`` (128), and perhaps more, of the rows ``allowed``.
-
-        ``excluded``: of none of those.
-        """
+    def candidates(self, query: Float32, k: int, allowed: Allowed) -> Candidates:
+        """The best ``k`` by inner product with ``query`` (128), and perhaps more, of the rows ``allowed``."""
         self.settle()
-        wanted = 2 * (k + len(excluded)) + _MARGIN
         if self._cells is None or allowed.size <= self._few:
-            return self._summed(query, k, allowed, excluded)
-        rows = self._cells.nearest(query, wanted, allowed)
-        if len(excluded):
-            rows = rows[outside(rows, excluded)]
-        return Candidates(rows, self.scores(rows, query))
+            return self._summed(query, k, allowed)
+        rows = self._cells.nearest(query, 2 * k + _MARGIN, allowed)
+        scores = self.scores(rows, query)
+        return Candidates(rows, scores, float(scores.min()) if len(rows) < allowed.size else -math.inf)
 
-    def _summed(self, query: Float32, k: int, allowed: Allowed, excluded: Rows) -> Candidates:
+    def _summed(self, query: Float32, k: int, allowed: Allowed) -> Candidates:
         """The answer by float32 sums over all that is allowed, those within a rounding error of the best k kept."""
         rows = allowed.rows
         if 2 * len(rows) > self._rows:
             approximate = (self._vectors[: self._rows] @ query)[rows]
         else:
             approximate = self._vectors.take(rows, axis=0) @ query
-        if len(excluded):
-            keep = outside(rows, excluded)
-            rows, approximate = rows[keep], approximate[keep]
+        beyond = -math.inf
         if k < len(rows):
-            rows = rows[within_reach(approximate, k, self.rounding(query))]
-        return Candidates(rows, self.scores(rows, query))
+            beyond = float(largest(approximate, k))
+            rows = rows[approximate >= beyond - 2 * self.rounding(query)]
+        return Candidates(rows, self.scores(rows, query), beyond)

@@ -6,43 +6,35 @@ ranking only has to look at the other.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_store import DNA_SIZE
-from service.engine.arrays import Float32, Rows, within_reach
+from service.engine.arrays import NO_ROWS, Float32, Rows, largest
 from service.engine.filters import Filters
 from service.engine.index import ArticleIndex
+from service.engine.space import Candidates
 from service.engine.trending import TrendSnapshot
 
 _KEPT_FILTERS = 16
+_FIRST = 256
+"""Places that are looked at first, to learn how far down a search for contenders has to go."""
 
 
-@dataclass(frozen=True)
-class Shown:
-    """Places in a snapshot whose articles may be shown: those ``passing``, less the ``excluded`` ones among them.
+class _Passing(NamedTuple):
+    """Places in a snapshot whose articles are in stock and pass a filter: as truth values (T), and int64, ascending."""
 
-    Both int64, ascending.
-    """
+    mask: NDArray[np.bool_]
+    places: Rows
 
-    passing: Rows
-    excluded: Rows
-
-    def places(self) -> Rows:
-        """All of them, int64, ascending."""
-        if not len(self.excluded):
-            return self.passing
-        stay = np.ones(len(self.passing), bool)
-        stay[np.searchsorted(self.passing, self.excluded)] = False
-        return self.passing[stay]
-
-    def ranks(self, places: Rows) -> list[int]:
-        """How many are shown up to each of ``places``, itself included, which is shown; 0 for a place of -1."""
-        ranks = np.searchsorted(self.passing, places) - np.searchsorted(self.excluded, places) + 1
-        counted: list[int] = np.where(places < 0, 0, ranks).tolist()
-        return counted
+    @property
+    def all(self) -> bool:
+        return len(self.places) == len(self.mask)
 
 
 class TrendRows:
@@ -56,9 +48,11 @@ class TrendRows:
         self._snapshot = snapshot.with_newcomers(index.created_since(snapshot.since), index.in_stock_count)
         self.scores = self._snapshot.scores
         self.rows = np.full(len(self.scores), -1, np.int64)
+        self._scores_or_none = np.append(self.scores, np.float32(0))  # of a place, and 0 at -1
+        self._falling = -self.scores
         self._dna: Float32 = np.zeros((len(self.scores), DNA_SIZE), np.float32)  # of what is in stock
         self._place_at = np.full(index.rows, -1, np.int64)  # of each row
-        self._passing: dict[Filters, Rows] = {}
+        self._passing: dict[Filters, _Passing] = {}
         self._read(np.arange(len(self.scores)), self._snapshot.article_ids)
 
     def follow(self) -> bool:
@@ -92,35 +86,76 @@ class TrendRows:
         self._place_at[rows] = here
         self._dna[here] = self._index.vectors_of(rows)
 
-    def places(self, rows: Rows) -> Rows:
-        """The place in the snapshot of the article at each of ``rows``, all in stock; -1 where it is not there."""
-        return self._place_at[rows]
+    def bonuses(self, rows: Rows) -> Float32:
+        """The trend score of each of ``rows``, all in stock, float32 (len(rows)); 0 for what does not trend."""
+        return self._scores_or_none[self._place_at[rows]]
 
-    def shown(self, filters: Filters) -> Shown:
-        """What is in stock and passes the filters."""
-        excluded = self._index.excluded(filters)
-        passes = self._index.passes(excluded, filters.wide)
-        places = self.places(excluded if passes is None else excluded[passes])
-        return Shown(self._passing_but_for_exclude(filters.wide), np.sort(places[places >= 0]))
+    def leading(self, filters: Filters, n: int) -> Rows:
+        """Rows of the best sellers in stock that pass ``filters``: ``n`` of them, besides those that are excluded."""
+        return self.rows[self._that_pass(filters).places[: n + len(filters.exclude)]]
 
-    def _passing_but_for_exclude(self, wide: Filters) -> Rows:
+    def ranks(self, rows: Rows, filters: Filters) -> list[int]:
+        """The 1-based rank of each of ``rows`` among all that trends and may be shown; 0 where it does not trend.
+
+        ``rows`` may be shown, too.
+        """
+        passing, places = self._that_pass(filters), self._place_at[rows]
+        before = (places if passing.all else np.searchsorted(passing.places, places)).tolist()
+        named = map(self._snapshot.places.get, filters.exclude)
+        excluded = sorted(place for place in named if place is not None and passing.mask[place])
+        return [
+            0 if place < 0 else 1 + passing_before - bisect_left(excluded, place)
+            for place, passing_before in zip(places.tolist(), before, strict=True)
+        ]
+
+    def _that_pass(self, filters: Filters) -> _Passing:
+        """What is in stock and passes all but ``exclude``."""
+        wide = filters.wide
         passing = self._passing.get(wide)
         if passing is None:
-            passing = np.flatnonzero(self.rows >= 0)
-            passes = self._index.passes(self.rows[passing], wide)
+            mask = self.rows >= 0
+            passes = self._index.passes(self.rows[mask], wide)
             if passes is not None:
-                passing = passing[passes]
+                mask[mask] = passes
+            passing = _Passing(mask, np.flatnonzero(mask))
             if len(self._passing) >= _KEPT_FILTERS:
                 self._passing.pop(next(iter(self._passing)))
             self._passing[wide] = passing
         return passing
 
-    def contenders(self, shown: Shown, query: Float32, bonuses: Float32, n: int) -> Rows:
-        """Rows of what may be among the ``n`` best of all that is shown by f·query + bonus; perhaps some more.
+    def contenders(
+        self, query: Float32, weight: float, n: int, filters: Filters, nearest: Candidates, least: float
+    ) -> Rows:
+        """Rows that, with ``nearest``, hold the ``n`` best of all that is in stock by f·query + weight · trend score.
 
-        ``bonuses`` float32 (T), of every place.
+        ``nearest`` by f·query alone; ``least``: so much ``n`` articles have that may be shown. Only the best sellers
+        have to be looked at: whatever sold so little that even with the f·query ``nearest.beyond`` it would have less
+        than the n best, is not among them, unless it is in ``nearest`` (the threshold algorithm of Fagin, Lotem & Naor
+        2001, "Optimal aggregation algorithms for middleware").
         """
-        approximate = self._dna @ query + bonuses
-        error = self._index.rounding(query) + 2.0**-22 * float(np.abs(approximate).max(initial=0.0))
-        places = shown.places()
-        return self.rows[places[within_reach(approximate[places], n, error)]]
+        if nearest.beyond == -math.inf:
+            return NO_ROWS
+        passing, most = self._that_pass(filters), n + len(filters.exclude)
+        error = 2 * self._index.rounding(query) + 2.0**-22 * weight * float(self._scores_or_none[0])
+        sums = self._sums(passing, query, weight, 0, _FIRST)
+        if len(sums) > most:
+            least = max(least, float(largest(sums, most)))
+        end = self._with_at_least(passing, (least - nearest.beyond - 2 * error) / weight)
+        if end > _FIRST:
+            sums = np.concatenate([sums, self._sums(passing, query, weight, _FIRST, end)])
+        reach = np.flatnonzero(sums >= least - 2 * error)
+        if len(reach) > 2 * most:
+            reaching = sums[reach]
+            reach = reach[reaching >= float(largest(reaching, most)) - 2 * error]
+        return self.rows[reach if passing.all else passing.places[reach]]
+
+    def _sums(self, passing: _Passing, query: Float32, weight: float, start: int, end: int) -> Float32:
+        """f·query + weight · trend score of what passes, from the ``start``-th to before the ``end``-th best seller."""
+        chosen = slice(start, end) if passing.all else passing.places[start:end]
+        sums: Float32 = self._dna[chosen] @ query + np.float32(weight) * self.scores[chosen]
+        return sums
+
+    def _with_at_least(self, passing: _Passing, score: float) -> int:
+        """How many that pass have at least this trend score."""
+        place = int(np.searchsorted(self._falling, np.float32(-score), side="right"))
+        return place if passing.all else int(np.searchsorted(passing.places, place))

@@ -7,7 +7,10 @@ from service.engine.allowed import Allowed, AllowedRows
 from service.engine.arrays import NO_ROWS
 from service.engine.cells import Cells
 from service.engine.filters import EVERYTHING, Filters
+from service.engine.index import ArticleIndex
 from service.engine.space import Space
+
+from .shops import article
 
 N = 20_000
 K = 100
@@ -76,14 +79,16 @@ def test_what_titles_are_asked_for_is_found_although_fewer_rows_are_met():
     assert Cells(data, "variations").enough < Cells(data, "mixtures").enough
 
 
-def test_what_is_excluded_takes_nobodys_place():
-    data = vectors(3)
-    everything = np.ones(N, bool)
-    space, query = Space(data, "mixtures", N), queries(1)[0]
-    ranked = best(data, query, everything, 2 * K)
-    found = space.candidates(query, K, Allowed.of(everything), np.array(ranked[:K])).rows
-    assert not set(ranked[:K]).intersection(found.tolist())
-    assert len(set(ranked[K:]).intersection(found.tolist())) >= 99
+@pytest.mark.parametrize("many", [K, 3 * K])
+def test_what_is_excluded_takes_nobodys_place(many):
+    data, query = vectors(3), queries(1)[0]
+    index = ArticleIndex(N)
+    index.upsert_many([article(row) for row in range(N)], data, [True] * N)
+    ranked = [f"a{row}" for row in best(data, query, np.ones(N, bool), many + K)]
+    found = index.search(query, K, Filters(exclude=frozenset(ranked[:many]))).article_ids
+    assert len(found) == K
+    assert not set(ranked[:many]).intersection(found)
+    assert len(set(ranked[many:]).intersection(found)) >= 99
 
 
 def test_cells_follow_what_is_written_again_and_what_is_new():

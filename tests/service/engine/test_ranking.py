@@ -79,24 +79,25 @@ def test_a_rank_among_what_trends_counts_what_is_in_stock_and_passes(entries, so
     assert ranks(answers, "trending") == by_counting(shop, sold, answers, wanted)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_in_a_shop_where_much_trends_a_ranking_equals_scoring_everything(seed):
+@pytest.mark.parametrize(("seed", "size"), [(0, 300), (1, 300), (2, 3_000), (3, 3_000)])
+def test_in_a_shop_where_much_trends_a_ranking_equals_scoring_everything(seed, size):
+    """In the larger one, whether few or all that trends is looked at depends on the weight."""
     rng = np.random.default_rng(seed)
-    dna = np.zeros((300, 128), np.float32)
-    dna[:, :8] = rng.integers(-3, 4, (300, 8))
-    categories = rng.choice(shops.CATEGORIES, 300)
+    dna = np.zeros((size, 128), np.float32)
+    dna[:, :8] = rng.integers(-3, 4, (size, 8))
+    categories = rng.choice(shops.CATEGORIES, size)
     index, shop = build(
         [
             Entry(article(i, category=categories[i]), dna[i], in_stock)
-            for i, in_stock in enumerate(rng.random(300) < 0.8)
+            for i, in_stock in enumerate(rng.random(size) < 0.8)
         ]
     )
-    sold = {f"a{i}": float(count) for i, count in enumerate(rng.geometric(0.2, 300)) if rng.random() < 0.7}
+    sold = {f"a{i}": float(count) for i, count in enumerate(rng.geometric(0.2, size)) if rng.random() < 0.7}
     style = np.where(np.arange(128) < 8, rng.integers(-3, 4, 128), 0).astype(np.float32)
     best_sellers = frozenset(sorted(sold, key=sold.__getitem__)[-40:])
     nearest = frozenset(name for name, _ in shop.best(style, 20, EVERYTHING))
     only_trending = 0
-    for weight in (0.3, 1.0, 5.0, 25.0):
+    for weight in (0.01, 0.3, 1.0, 5.0, 25.0, 1e3):
         ranker, trending = Ranker(Blend(trend=weight)), TrendSnapshot(sold)
         for wanted in (
             EVERYTHING,
