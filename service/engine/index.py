@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from model_store.records import Article
 from service.engine.allowed import AllowedRows
-from service.engine.arrays import NO_ROWS, Float32, Rows, grown, largest, outside
+from service.engine.arrays import NO_ROWS, Float32, Marks, Rows, grown, largest, outside
 from service.engine.cells import Asked
 from service.engine.columns import Columns
 from service.engine.filters import EVERYTHING, Filters
@@ -37,7 +37,7 @@ PUBLIC_FIELDS = ("article_id", "title", "category", "brand", "colour", "price", 
 _MIN_CAPACITY = 1024  # rows; a capacity is a multiple of 8
 _JOURNAL, _MOST_TOUCHED = 256, 4_096  # changes whose articles are remembered, and how many articles of each
 _MANY_EXCLUDED = 100  # articles
-_SORTED = 400  # rows: of more, those that cannot be among the best are put aside before they are sorted
+_SORTED = 100  # rows: of more, those that cannot be among the best are put aside before they are sorted
 
 
 class Ranked(NamedTuple):
@@ -68,6 +68,7 @@ class ArticleIndex:
         self, cells_from: int = CELLS_FROM, *, titles: bool = False, place_of: Mapping[str, int] | None = None
     ) -> None:
         self.revision = 0  # counts changes
+        self.marks = Marks(_MIN_CAPACITY)
         self._row_of: dict[str, int] = {}
         self._ids: list[str] = []  # by row
         self._json: list[bytes] = []
@@ -222,6 +223,7 @@ class ArticleIndex:
         for space in self._spaces():
             space.grow(self._capacity)
         self._places = grown(self._places, self._capacity)
+        self.marks.grow(self._capacity)
         self._columns.grow(self._capacity)
         self._allowed.grow(self._capacity)
 
@@ -326,10 +328,9 @@ class ArticleIndex:
 
     def allowed_among(self, article_ids: Collection[str], filters: Filters) -> Rows:
         """The rows of those of ``article_ids`` that are in stock and pass ``filters``, ``exclude`` included."""
-        rows = self.rows_of(article_ids)
+        rows = self.rows_of([article_id for article_id in article_ids if article_id not in filters.exclude])
         rows = rows[rows >= 0]
-        passes = self.passes(rows, filters)
-        return rows if passes is None else rows[passes]
+        return rows[self._columns.match(filters, rows)] if filters.narrows else rows
 
     def places_of(self, rows: Rows) -> NDArray[np.int32]:
         """The articles' places in the table that ``place_of`` speaks of, int32 (len(rows)), -1 where there is none."""

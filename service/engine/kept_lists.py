@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from service.engine.arrays import Float32, Rows, outside
+from service.engine.arrays import Float32, Rows
 from service.engine.filters import Filters
 from service.engine.index import ArticleIndex, Ranked
 
@@ -57,7 +57,7 @@ class KeptLists:
             self._index = index
         kept, excluded = self._kept(index, vector, k, filters), index.excluded(filters)
         rows = kept.best.rows
-        chosen = rows[outside(rows, excluded)][:k] if len(excluded) else rows[:k]
+        chosen = (index.marks.outside(rows, excluded) if len(excluded) else rows)[:k]
         if len(chosen) == k or kept.last is None:
             return chosen
         return self._search(index, vector, k, filters).rows

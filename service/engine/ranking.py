@@ -18,7 +18,7 @@ import numpy as np
 from model_store import DNA_SIZE
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
-from service.engine.arrays import NO_ROWS, Float32, Rows, outside
+from service.engine.arrays import NO_ROWS, Float32, Rows
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex, Ranked
 from service.engine.mixup import Intent, Mixup, MixupList
@@ -146,37 +146,26 @@ class Ranker:
         if blend.trend:
             least = float(nearest.scores[-1]) if len(nearest.rows) == n else -math.inf
             contenders = trend.contenders(query, blend.trend, n, filters, found, least)
-        more = _distinct(contenders, question.listed) if len(question.listed) else contenders
-        more = more[outside(more, found.rows)]
-        rows = np.concatenate([found.rows, more])
-        scores = np.concatenate([found.scores, index.scores(more, query)])
+        rows = index.marks.united(found.rows, contenders, question.listed)
+        scores = np.concatenate([found.scores, index.scores(rows[len(found.rows) :], query)])
         scores += np.float32(blend.trend) * trend.bonuses(rows)
-        _add_generated(question.listed, rows, scores, blend.generated)
-        ranked = index.ranked(rows, scores, n, filters.exclude)
+        ranked, generated = _with_generated(question, rows, scores, blend.generated)
         return _answers(
             ranked,
             {
                 source: _ranks_in(nearest.rows, ranked.rows),
                 "trending": trend.ranks(ranked.rows, filters) if blend.trend else [0] * n,
-                "generated": _ranks_in(question.listed, ranked.rows),
+                "generated": generated,
             },
         )
 
     def _trending(self, question: _Question, style: Float32 | None) -> list[RankedArticle]:
         index, n, filters = question.index, question.n, question.filters
         trend = self._trend(question)
-        rows = _distinct(trend.leading(filters, n), question.listed)
-        scores = trend.bonuses(rows)
+        rows = index.marks.united(trend.leading(filters, n), question.listed)
         best_seller = float(trend.scores[0]) if len(trend.scores) else 1.0
-        _add_generated(question.listed, rows, scores, _COLD_GENERATED * best_seller)
-        ranked = index.ranked(rows, scores, n, filters.exclude)
-        answers = _answers(
-            ranked,
-            {
-                "trending": trend.ranks(ranked.rows, filters),
-                "generated": _ranks_in(question.listed, ranked.rows),
-            },
-        )
+        ranked, generated = _with_generated(question, rows, trend.bonuses(rows), _COLD_GENERATED * best_seller)
+        answers = _answers(ranked, {"trending": trend.ranks(ranked.rows, filters), "generated": generated})
         if len(answers) == n:
             return answers
         # All that trends or was generated is in the answer now, so the n nearest hold enough others.
@@ -202,18 +191,19 @@ class Ranker:
         return trend
 
 
-def _add_generated(listed: Rows, rows: Rows, scores: Float32, weight: float) -> None:
-    """Add what a mixup list's articles gain to the ``scores`` of ``rows``, which hold all of them."""
-    if len(listed):
-        order = np.argsort(rows)
-        places = order[np.searchsorted(rows, listed, sorter=order)]
-        scores[places] += np.float32(weight) * rank_bonus(len(listed))
+def _with_generated(question: _Question, rows: Rows, scores: Float32, weight: float) -> tuple[Ranked, list[int]]:
+    """The best of ``rows`` by ``scores`` and what the mixup list adds; and the place of each in that list, 0 for none.
 
-
-def _distinct(*lists: Rows) -> Rows:
-    """The rows of all lists, ascending: ``np.unique``, which hashes, takes several times as long for so few."""
-    rows = np.sort(np.concatenate(lists))
-    return rows[np.concatenate([[True], rows[1:] != rows[:-1]])] if len(rows) else rows
+    ``rows`` hold all that is listed.
+    """
+    index, listed, exclude = question.index, question.listed, question.filters.exclude
+    if not len(listed):
+        ranked = index.ranked(rows, scores, question.n, exclude)
+        return ranked, [0] * len(ranked.rows)
+    with index.marks.places(listed) as places:
+        bonuses = np.append(rank_bonus(len(listed)), np.float32(0))  # the last for what is not listed
+        ranked = index.ranked(rows, scores + np.float32(weight) * bonuses[places[rows] - 1], question.n, exclude)
+        return ranked, places[ranked.rows].tolist()
 
 
 def _ranks_in(listed: Rows, rows: Rows) -> list[int]:
