@@ -36,7 +36,9 @@ from service.state.redis_store import RedisStore
 SHOPPERS = 1_000
 """Customers with a generation of their own, who ask about four times each."""
 REQUESTS = 4_000
-TURNS = 8
+TURNS = 16
+TURN = 1 / 8  # of the seconds that other loads last
+WARM_UP = 0.4  # seconds; every process was warm before
 CLICKS = 20  # a second, while a language model is there
 
 _STYLE, _BLENDED = "strategy=style", "strategy=blended"
@@ -48,7 +50,7 @@ _FAULTS: Mapping[str, Callable[[], AbstractContextManager[str]]] = {
 
 
 def measure_generations(world: World, redis_url: str, seconds: float) -> list[Result]:
-    """Blended next to style, for ``seconds`` each, in every case; nothing for a bundle without a generating half."""
+    """Blended next to style, for twice ``seconds`` each, in every case; nothing without a generating half."""
     if world.bundle.manifest.generation is None:
         return []
     rng = random.Random(5)
@@ -93,9 +95,9 @@ def _compare(
     most = asyncio.run(measure(Load(port, by_case["blended"], CONNECTIONS, seconds)))
     background = requests.clicks if clicks else ()
     turns: dict[str, list[Measured]] = {case: [] for case in by_case}
-    for _ in range(TURNS):
-        for case, gets in by_case.items():
-            load = Load(port, gets, CONNECTIONS, seconds / TURNS, rate=max(1.0, most.per_second / 2))
+    for turn in range(TURNS):
+        for case, gets in sorted(by_case.items(), reverse=bool(turn % 2)):
+            load = Load(port, gets, CONNECTIONS, seconds * TURN, WARM_UP, rate=max(1.0, most.per_second / 2))
             turns[case].append(asyncio.run(_under(load, background)))
     measured = {case: together(of_case) for case, of_case in turns.items()}
     style = measured["style"]
