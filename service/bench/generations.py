@@ -1,9 +1,10 @@
 """What a language model costs answers: with nothing written, with something, and while it is of no use.
 
-``blended`` is held against ``style`` in the same run: both get the same load, half of the most that ``blended`` takes,
-in short turns, so that whatever else the machine does meets all alike. What is compared are 99th percentiles: over all
-turns, where one halt of the machine can decide, and turn by turn, of which the median is told. Where a language model
-is there, customers click meanwhile, so that it is asked all the time.
+``blended`` is held against ``style`` in the same run: both get the same load, half and a quarter of the most that
+``blended`` takes, in short turns, so that whatever else the machine does meets all alike. Half is much: a request that
+comes by itself costs about twice what each of many at once does, and how long one waits for others then decides. What
+is compared are 99th percentiles: over all turns, where one halt of the machine can decide, and turn by turn, of which
+the median is told. Where a language model is there, customers click meanwhile, so that it is asked all the time.
 
 What was generated is looked up in the titles once and kept (``service.engine.kept_lists``), by a process that has run
 for a while. So every process is asked for everything once before it is measured; what the first time costs stands in
@@ -38,6 +39,7 @@ SHOPPERS = 1_000
 REQUESTS = 4_000
 TURNS = 16
 TURN = 1 / 8  # of the seconds that other loads last
+LOADS = {"at half load": 1 / 2, "at a quarter": 1 / 4}  # of the most that blended takes
 WARM_UP = 0.4  # seconds; every process was warm before
 CLICKS = 20  # a second, while a language model is there
 
@@ -50,7 +52,7 @@ _FAULTS: Mapping[str, Callable[[], AbstractContextManager[str]]] = {
 
 
 def measure_generations(world: World, redis_url: str, seconds: float) -> list[Result]:
-    """Blended next to style, for twice ``seconds`` each, in every case; nothing without a generating half."""
+    """Blended next to style, for twice ``seconds`` each and load, in every case; nothing without a generating half."""
     if world.bundle.manifest.generation is None:
         return []
     rng = random.Random(5)
@@ -88,26 +90,44 @@ def _click(customer: str, article: str) -> bytes:
 def _compare(
     port: int, requests: _Requests, name: str, cases: Mapping[str, str], seconds: float, *, clicks: bool = False
 ) -> list[Result]:
-    """Style and ``cases`` (name → query) in turns, then the ratios of their 99th percentiles."""
+    """Style and ``cases`` (name → query): each request once, then all in turns."""
     paths = {case: requests.paths(query) for case, query in {"style": _STYLE, **cases}.items()}
     first = {case: _one_by_one(port, dict.fromkeys(of_case)) for case, of_case in paths.items()}
     by_case = {case: tuple(map(get, of_case)) for case, of_case in paths.items()}
     most = asyncio.run(measure(Load(port, by_case["blended"], CONNECTIONS, seconds)))
+    results = [result(f"GET ({case}), {name}, first time, one by one", each) for case, each in first.items()]
     background = requests.clicks if clicks else ()
+    for load, share in LOADS.items():
+        turns = _in_turns(port, by_case, seconds * TURN, max(1.0, share * most.per_second), background)
+        results += _compared(f"{name}, {load}", turns)
+    return results
+
+
+def _in_turns(
+    port: int, by_case: Mapping[str, tuple[str, ...]], seconds: float, rate: float, background: tuple[str, ...]
+) -> dict[str, list[Measured]]:
+    """Every case in each turn, at the same rate, in one order and the other."""
     turns: dict[str, list[Measured]] = {case: [] for case in by_case}
     for turn in range(TURNS):
         for case, gets in sorted(by_case.items(), reverse=bool(turn % 2)):
-            load = Load(port, gets, CONNECTIONS, seconds * TURN, WARM_UP, rate=max(1.0, most.per_second / 2))
+            load = Load(port, gets, CONNECTIONS, seconds, WARM_UP, rate)
             turns[case].append(asyncio.run(_under(load, background)))
+    return turns
+
+
+def _compared(name: str, turns: Mapping[str, Sequence[Measured]]) -> list[Result]:
+    """Every case's figures, and its 99th percentile in ratio to that of style."""
     measured = {case: together(of_case) for case, of_case in turns.items()}
-    style = measured["style"]
+    others = [case for case in turns if case != "style"]
     return [
-        *(result(f"GET ({case}), {name}, first time, one by one", each) for case, each in first.items()),
         *(result(f"GET ({case}), {name}", each) for case, each in measured.items()),
-        *(Result(f"p99 of {case} / of style, {name}", measured[case].p99 / style.p99, "x") for case in cases),
+        *(
+            Result(f"p99 of {case} / of style, {name}", measured[case].p99 / measured["style"].p99, "x")
+            for case in others
+        ),
         *(
             Result(f"p99 of {case} / of style, {name}, median of turns", _by_turn(turns[case], turns["style"]), "x")
-            for case in cases
+            for case in others
         ),
     ]
 
