@@ -20,8 +20,8 @@ from service.generation.queue import BUCKETS as GENERATION_BUCKETS
 from service.generation.queue import Figures
 
 BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)  # seconds
-STAGES = ("redis", "lstm", "search", "total")
-"""Parts of one GET for recommendations: reading the state, the style, the ranking; and all together."""
+STAGES = ("redis", "lstm", "search", "json", "total")
+"""Parts of one GET for recommendations: reading what is known, the style, the ranking, the answer; and all together."""
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 MOST_SERIES = 1_000
 
@@ -107,9 +107,9 @@ class Metrics:
         for result in ("accepted", "rejected"):
             self._articles.labels(result)
 
-    def observe_stages(self, *, redis: float, lstm: float, search: float, total: float) -> None:
+    def observe_stages(self, *, redis: float, lstm: float, search: float, json: float) -> None:
         """Note how long (seconds) the parts of one recommendation took."""
-        for stage, seconds in zip(self._stages, (redis, lstm, search, total), strict=True):
+        for stage, seconds in zip(self._stages, (redis, lstm, search, json, redis + lstm + search + json), strict=True):
             stage.observe(seconds)
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:

@@ -127,7 +127,7 @@ class Recommender:
         searched = time.perf_counter()
         answer = _answer(live, wish, known, found, ranked, _explanations(live, wish, taste, trend, found, filters))
         self._metrics.observe_stages(
-            redis=read - start, lstm=styled - read, search=searched - styled, total=time.perf_counter() - start
+            redis=read - start, lstm=styled - read, search=searched - styled, json=time.perf_counter() - searched
         )
         if known.degraded:
             self._metrics.degraded.inc()

@@ -14,18 +14,16 @@ the line "first time".
 from __future__ import annotations
 
 import asyncio
-import http.client
 import random
 import statistics
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import orjson
 
 from service.bench import broken_models
-from service.bench.load import Load, Measured, get, measure, post, together
+from service.bench.load import Load, Measured, get, measure, one_by_one, post, together
 from service.bench.results import Result
 from service.bench.served import CONNECTIONS, result, serving
 from service.bench.world import World, popularity
@@ -92,7 +90,7 @@ def _compare(
 ) -> list[Result]:
     """Style and ``cases`` (name → query): each request once, then all in turns."""
     paths = {case: requests.paths(query) for case, query in {"style": _STYLE, **cases}.items()}
-    first = {case: _one_by_one(port, dict.fromkeys(of_case)) for case, of_case in paths.items()}
+    first = {case: one_by_one(port, dict.fromkeys(of_case)) for case, of_case in paths.items()}
     by_case = {case: tuple(map(get, of_case)) for case, of_case in paths.items()}
     most = asyncio.run(measure(Load(port, by_case["blended"], CONNECTIONS, seconds)))
     results = [result(f"GET ({case}), {name}, first time, one by one", each) for case, each in first.items()]
@@ -135,23 +133,6 @@ def _compared(name: str, turns: Mapping[str, Sequence[Measured]]) -> list[Result
 def _by_turn(of_case: Sequence[Measured], of_style: Sequence[Measured]) -> float:
     """The median of the ratios of neighbouring turns."""
     return statistics.median(case.p99 / style.p99 for case, style in zip(of_case, of_style, strict=True))
-
-
-def _one_by_one(port: int, paths: Iterable[str]) -> Measured:
-    """Each request once, on one connection."""
-    latencies: list[float] = []
-    statuses: Counter[str] = Counter()
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    start = time.perf_counter()
-    for path in paths:
-        begun = time.perf_counter()
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        answer.read()
-        latencies.append((time.perf_counter() - begun) * 1e3)
-        statuses[str(answer.status)] += 1
-    connection.close()
-    return Measured(time.perf_counter() - start, latencies, dict(statuses))
 
 
 async def _under(load: Load, clicks: tuple[str, ...]) -> Measured:

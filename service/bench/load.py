@@ -8,12 +8,13 @@ that stalls is charged for all who would have waited (no coordinated omission).
 from __future__ import annotations
 
 import asyncio
+import http.client
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,11 @@ class Measured:
     def per_second(self) -> float:
         """Answers a second."""
         return len(self.latencies) / self.seconds
+
+    @property
+    def mean(self) -> float:
+        """Mean latency in milliseconds; NaN where nothing came back."""
+        return float(np.mean(self.latencies)) if self.latencies else float("nan")
 
     @property
     def p50(self) -> float:
@@ -107,6 +113,23 @@ async def measure(load: Load) -> Measured:
         if ended.returncode != 0:
             raise RuntimeError(f"the load generator ended with status {ended.returncode}")
         return Measured(**orjson.loads(answer.read_bytes()))
+
+
+def one_by_one(port: int, paths: Iterable[str]) -> Measured:
+    """Each GET once, on one connection, from this process: no request ever waits for another."""
+    latencies: list[float] = []
+    statuses: Counter[str] = Counter()
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    start = time.perf_counter()
+    for path in paths:
+        begun = time.perf_counter()
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        latencies.append((time.perf_counter() - begun) * 1e3)
+        statuses[str(answer.status)] += 1
+    connection.close()
+    return Measured(time.perf_counter() - start, latencies, dict(statuses))
 
 
 class _Generator:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from model_store.bundle import current_version, open_bundle
 from model_store.errors import InvalidConfig
-from service.bench import generations, parts, search, served
+from service.bench import generations, parts, search, served, stages
 from service.bench.results import Result, hardware, table, write_json
 from service.bench.world import World, make_world
 from service.embedded import EmbeddedRedis
@@ -21,7 +21,7 @@ HELP = (
     "Measure the service on this machine: requests over real sockets, search, LSTM steps, backfill, memory, next to "
     "yardsticks from the same run. Needs a live bundle for its graphs; catalogue and customers are made up."
 )
-_SECTIONS = ("parts", "http", "generations")
+_SECTIONS = ("parts", "stages", "http", "generations")
 _QUICK_ARTICLES, _QUICK_CUSTOMERS = 20_000, 2_000
 
 
@@ -66,6 +66,9 @@ def _measure(world: World, redis_url: str, seconds: float, only: str | None, *, 
         results += _measure_parts(world, redis_url, 200 if quick else 1_000)
     _say(f"backfill of {world.purchases:,} purchases")
     results += parts.measure_backfill(world, redis_url)
+    if only in {None, "stages"}:
+        _say("HTTP: where the time of one request goes")
+        results += stages.measure_stages(world, redis_url)
     if only in {None, "http"}:
         results += _measure_http(world, redis_url, seconds)
     if only in {None, "generations"}:

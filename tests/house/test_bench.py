@@ -21,7 +21,7 @@ from model_store.bundle import load_articles
 from model_store.dataset import DataSet
 from model_store.generation import load_ids, load_titles
 from model_store.prompts import UnparseableGeneration, parse_response
-from service.bench import broken_models, generations, parts, search
+from service.bench import broken_models, generations, parts, search, stages
 from service.bench.generations import measure_generations
 from service.bench.load import Load, Measured, get, measure, post, together
 from service.bench.results import Result, table, write_json
@@ -81,18 +81,34 @@ def test_latency_with_generations_is_held_against_style_in_the_same_run(
     parts.measure_backfill(generating_world, redis_url)
     results = measure_generations(generating_world, redis_url, 0.4)
     loads = [result for result in results if result.unit == "/s"]
-    assert [result.failed for result in loads] == [0] * 24
+    assert [result.failed for result in loads] == [0] * 36
     ratios = [result.name for result in results if result.unit == "x"]
+    compared = {
+        "nothing generated": ["blended"],
+        "generated": ["blended", "generated", "query"],
+        "language model stopped": ["blended"],
+        "language model takes 5 s": ["blended"],
+        "language model writes rubbish": ["blended"],
+    }
     assert [name for name in ratios if "median" not in name] == [
-        "p99 of blended / of style, nothing generated",
-        "p99 of blended / of style, generated",
-        "p99 of generated / of style, generated",
-        "p99 of query / of style, generated",
-        "p99 of blended / of style, language model stopped",
-        "p99 of blended / of style, language model takes 5 s",
-        "p99 of blended / of style, language model writes rubbish",
+        f"p99 of {case} / of style, {name}, {load}"
+        for name, cases in compared.items()
+        for load in ("at half load", "at a quarter")
+        for case in cases
     ]
-    assert len(ratios) == 2 * 7  # and of each the median of turns
+    assert len(ratios) == 2 * 14  # and of each the median of turns
+
+
+@pytest.mark.slow
+def test_the_stages_of_a_request_add_up_to_what_the_client_sees(generating_world: World, redis_url: str) -> None:
+    parts.measure_backfill(generating_world, redis_url)
+    results = {result.name: result.value for result in stages.measure_stages(generating_world, redis_url)}
+    assert all(value > 0 for value in results.values())
+    for strategy in ("style", "blended"):
+        whole, *parts_of_it = [value for name, value in results.items() if f"({strategy})" in name]
+        assert len(parts_of_it) == 6
+        assert sum(parts_of_it) == pytest.approx(whole)
+    assert list(results)[-1] == "floor of HTTP: an empty FastAPI endpoint, one by one"
 
 
 def test_several_turns_count_as_one() -> None:

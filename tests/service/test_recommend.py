@@ -185,7 +185,7 @@ async def test_the_parts_of_an_explanation_make_up_the_score(world: World) -> No
 async def test_answers_are_observed(world: World) -> None:
     await world.ask("nobody")
     page = world.metrics.page().decode()
-    for stage in ("redis", "lstm", "search", "total"):
+    for stage in ("redis", "lstm", "search", "json", "total"):
         assert f'modiste_recommendation_seconds_count{{stage="{stage}"}} 1.0' in page
 
 
