@@ -77,7 +77,8 @@ def test_without_a_generating_half_nothing_is_said_of_generations(world: World) 
 def test_latency_with_generations_is_held_against_style_in_the_same_run(
     generating_world: World, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generations, "TURNS", 2)
+    monkeypatch.setattr(generations, "TURNS", 1)
+    monkeypatch.setattr(generations, "WARM_UP", 0.05)
     parts.measure_backfill(generating_world, redis_url)
     results = measure_generations(generating_world, redis_url, 0.4)
     loads = [result for result in results if result.unit == "/s"]
