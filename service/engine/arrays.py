@@ -15,8 +15,6 @@ Rows = NDArray[np.int64]
 
 NO_ROWS: Rows = np.zeros(0, np.int64)
 
-_COMPARED = 50_000  # pairs of rows: for fewer, comparing each is quicker than sorting
-
 _Value = TypeVar("_Value", bound=np.generic)
 
 
@@ -27,14 +25,6 @@ def grown(array: NDArray[_Value], size: int, axis: int = 0) -> NDArray[_Value]:
     longer = np.zeros(shape, array.dtype)
     longer[(slice(None),) * axis + (slice(0, array.shape[axis]),)] = array
     return longer
-
-
-def outside(rows: Rows, excluded: Rows) -> NDArray[np.bool_]:
-    """Which of ``rows`` are not among ``excluded``."""
-    if len(rows) * len(excluded) > _COMPARED:
-        return ~np.isin(rows, excluded)
-    among: NDArray[np.bool_] = (rows[:, None] == excluded).any(axis=1)
-    return ~among
 
 
 class Marks:

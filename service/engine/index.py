@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from model_store.records import Article
 from service.engine.allowed import AllowedRows
-from service.engine.arrays import NO_ROWS, Float32, Marks, Rows, grown, largest, outside
+from service.engine.arrays import NO_ROWS, Float32, Marks, Rows, grown, largest
 from service.engine.cells import Asked
 from service.engine.columns import Columns
 from service.engine.filters import EVERYTHING, Filters
@@ -307,12 +307,8 @@ class ArticleIndex:
         return rows[rows >= 0]
 
     def passes(self, rows: Rows, filters: Filters) -> NDArray[np.bool_] | None:
-        """Which of ``rows`` pass ``filters``, ``exclude`` included; None where all do."""
-        excluded = self.excluded(filters)
-        if not filters.narrows and not len(excluded):
-            return None
-        passes = self._columns.match(filters, rows) if filters.narrows else np.ones(len(rows), bool)
-        return passes & outside(rows, excluded)
+        """Which of ``rows`` pass ``filters``, ``exclude`` left aside; None where all do."""
+        return self._columns.match(filters, rows) if filters.narrows else None
 
     def rows_of(self, article_ids: Collection[str]) -> Rows:
         """The row of each article, -1 where it is not in stock."""
@@ -324,13 +320,14 @@ class ArticleIndex:
     def allowed_rows(self, filters: Filters) -> Rows:
         """The rows of all that is in stock and passes ``filters``, ``exclude`` included; ascending."""
         rows, excluded = self._allowed.of(filters).rows, self.excluded(filters)
-        return rows[outside(rows, excluded)] if len(excluded) else rows
+        return self.marks.outside(rows, excluded) if len(excluded) else rows
 
     def allowed_among(self, article_ids: Collection[str], filters: Filters) -> Rows:
         """The rows of those of ``article_ids`` that are in stock and pass ``filters``, ``exclude`` included."""
         rows = self.rows_of([article_id for article_id in article_ids if article_id not in filters.exclude])
         rows = rows[rows >= 0]
-        return rows[self._columns.match(filters, rows)] if filters.narrows else rows
+        passes = self.passes(rows, filters)
+        return rows if passes is None else rows[passes]
 
     def places_of(self, rows: Rows) -> NDArray[np.int32]:
         """The articles' places in the table that ``place_of`` speaks of, int32 (len(rows)), -1 where there is none."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from model_store.generation import mixup
 from model_store.generation_spec import MIXUP_LENGTH
-from service.engine.arrays import NO_ROWS, Float32, Rows, outside
+from service.engine.arrays import NO_ROWS, Float32, Rows
 from service.engine.filters import Filters
 from service.engine.ids import IdSpace
 from service.engine.index import ArticleIndex
@@ -78,4 +78,4 @@ class Mixup:
         if len(own) and self._n == 1:
             return own
         nearest = self._near_ids.nearest(index, self._ids.vector(article_id), self._n, filters)
-        return np.concatenate([own, nearest[outside(nearest, own)]])[: self._n]
+        return np.concatenate([own, index.marks.outside(nearest, own)])[: self._n]
