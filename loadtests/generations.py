@@ -24,7 +24,7 @@ import numpy as np
 import orjson
 
 from model_store.dataset import DataSet
-from model_store.errors import InvalidConfig
+from model_store.errors import InvalidConfig, ModisteError
 from model_store.language_model import EmbeddedLanguageModel, Written
 from model_store.prompts import Prompt, UnparseableGeneration, parse_response
 from model_store.tokens import Tokenizer
@@ -149,4 +149,7 @@ async def measure(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ModisteError as error:
+        sys.exit(f"generations: {error}")
