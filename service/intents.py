@@ -7,6 +7,7 @@ behind the answer's back; the answer is made of what is there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections import OrderedDict
@@ -26,11 +27,11 @@ from service.state.customer import NO_LOG, CustomerLog, CustomerView
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.05  # seconds between two looks for a generation that a request waits for
-MOST_WANTED = 1_000
+MOST_WANTED = 2_000
 """Customers that are to be scheduled at the next opportunity; beyond, the oldest are left to their next request."""
-GATHERED = 0.03
-"""Seconds in which wishes are gathered, to be sent in one call that costs each answer little. That is short beside the
-time that a customer waits anyway, until their session rests."""
+GATHERED = 0.25
+"""Seconds in which wishes are gathered that nobody waits for, to be sent in one call that costs each answer next to
+nothing. That is short beside the time that a customer waits anyway, until their session rests."""
 AGAIN = 5.0
 """Seconds in which a customer who did nothing since is scheduled once; the queue keeps those who wait already."""
 MOST_REMEMBERED = 20_000
@@ -100,13 +101,21 @@ class Scheduler:
         self._wanted: OrderedDict[GenerationRequest, None] = OrderedDict()
         self._scheduled: OrderedDict[GenerationRequest, tuple[str, float]] = OrderedDict()  # the longest ago first
         self._sending: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
 
-    def want(self, request: GenerationRequest, mark: str) -> None:
-        """Have a request scheduled soon, unless that was done just now for what the customer did until ``mark``."""
+    def want(self, request: GenerationRequest, mark: str, *, at_once: bool = False) -> None:
+        """Have a request scheduled soon, unless that was done just now for what the customer did until ``mark``.
+
+        ``at_once``: somebody waits for what is generated, so it is not gathered with others first.
+        """
         now = self._monotonic()
         before, when = self._scheduled.get(request, ("", -math.inf))
-        if before == mark and now - when < AGAIN:
-            return
+        if before != mark or now - when >= AGAIN:
+            self._take(request, mark, now)
+        if at_once and request in self._wanted:
+            self._hurry.set()
+
+    def _take(self, request: GenerationRequest, mark: str, now: float) -> None:
         self._scheduled[request] = (mark, now)
         self._scheduled.move_to_end(request)
         self._wanted[request] = None
@@ -136,7 +145,9 @@ class Scheduler:
 
     async def _send(self) -> None:
         while self._wanted:
-            await asyncio.sleep(self._gathered)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), self._gathered)
+            self._hurry.clear()
             requests = list(self._wanted)
             self._wanted.clear()
             if not requests:  # all were erased meanwhile
@@ -177,7 +188,7 @@ class Intents:
         if view.revision in {None, NO_LOG} and not view.session_ids:
             return False  # of nobody, nothing is stored: not even what was written for a query
         request = GenerationRequest(question.customer_id, question.query)
-        self._scheduler.want(request, view_mark(view, question.query))
+        self._scheduler.want(request, view_mark(view, question.query), at_once=question.wait > 0)
         return True
 
     async def wait(self, live: Live, question: Question, view: CustomerView) -> None:

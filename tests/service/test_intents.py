@@ -66,6 +66,23 @@ async def test_what_is_wanted_within_a_moment_goes_together() -> None:
     assert queue.calls == [[request(1), request(2), request(3)]]
 
 
+async def test_what_somebody_waits_for_takes_all_that_is_wanted_with_it_at_once() -> None:
+    queue = Slow()
+    queue.go_on.set()
+    scheduler = Scheduler(queue, Ticks(), gathered=600)
+    scheduler.want(request(1), "m")
+    scheduler.want(request(2), "m")
+    await asyncio.sleep(0.01)
+    assert queue.calls == []
+    scheduler.want(request(2), "m", at_once=True)  # which was asked for before
+    await scheduler.sent()
+    assert queue.calls == [[request(1), request(2)]]
+    scheduler.want(request(2), "m", at_once=True)  # was sent just now
+    scheduler.want(request(3), "m", at_once=True)
+    await scheduler.sent()
+    assert queue.calls[1:] == [[request(3)]]
+
+
 async def test_the_same_is_wanted_once_in_a_while_and_at_once_where_the_customer_did_something() -> None:
     queue, ticks = Slow(), Ticks()
     queue.go_on.set()
