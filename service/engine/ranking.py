@@ -2,8 +2,8 @@
 
 Each strategy is as exact as the search: given the best by f·q, it equals scoring every article in stock that passes the
 filters. That is cheap because every score is f·q plus bonuses, for sales and for what a language model generated, that
-are never negative: so the answer lies in the union of the best by f·q, those best sellers that can still be among the n
-best (``TrendRows.contenders``), and the few hundred articles of the mixup list.
+are never negative: so the answer lies in the union of the best by f·q, and those best sellers and articles of the mixup
+list that can still be among the n best (``TrendRows.contenders``, ``_within_reach``).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,12 +19,13 @@ import numpy as np
 from model_store import DNA_SIZE
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
+from model_store.generation_spec import MIXUP_LENGTH
 from service.engine.arrays import NO_ROWS, Float32, Rows
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex, Ranked
 from service.engine.mixup import Intent, Mixup, MixupList
 from service.engine.space import check_vectors
-from service.engine.trend_rows import TrendRows
+from service.engine.trend_rows import Contenders, TrendRows
 from service.engine.trending import NO_TREND, TrendSnapshot
 
 Strategy = Literal["style", "trending", "generated", "blended"]
@@ -142,11 +144,11 @@ class Ranker:
         if not blend.trend and not len(question.listed):
             return _answers(nearest, {source: range(1, len(nearest.rows) + 1)})
         trend = self._trend(question)
-        contenders = NO_ROWS
+        contenders = Contenders(NO_ROWS, float(nearest.scores[-1]) if len(nearest.rows) == n else -math.inf)
         if blend.trend:
-            least = float(nearest.scores[-1]) if len(nearest.rows) == n else -math.inf
-            contenders = trend.contenders(query, blend.trend, n, filters, found, least)
-        rows = index.marks.united(found.rows, contenders, question.listed)
+            contenders = trend.contenders(query, blend.trend, n, filters, found, contenders.least)
+        listed = _within_reach(question.listed, trend, query, blend, found.beyond, contenders.least)
+        rows = index.marks.united(found.rows, contenders.rows, listed)
         scores = np.concatenate([found.scores, index.scores(rows[len(found.rows) :], query)])
         scores += np.float32(blend.trend) * trend.bonuses(rows)
         ranked, generated = _with_generated(question, rows, scores, blend.generated)
@@ -191,18 +193,36 @@ class Ranker:
         return trend
 
 
+@lru_cache(maxsize=16)
+def _by_place(weight: float) -> Float32:
+    """What the 1-based places of a mixup list add, float32 (K + 1); first, what place 0 does: not to be in it."""
+    return np.concatenate([np.zeros(1, np.float32), np.float32(weight) * rank_bonus(MIXUP_LENGTH)])
+
+
+def _within_reach(listed: Rows, trend: TrendRows, query: Float32, blend: Blend, beyond: float, least: float) -> Rows:
+    """Those of a mixup list that can be among the best, of which each has at least ``least``.
+
+    What is not among the nearest by f·query has at most ``beyond`` of it; what is there may be left out here.
+    """
+    if not len(listed):
+        return listed
+    most = np.float32(beyond) + np.float32(blend.trend) * trend.bonuses(listed)
+    most += _by_place(blend.generated)[1 : len(listed) + 1]
+    error = 2 * trend.rounding(query, blend.trend) + 2.0**-22 * blend.generated
+    return listed[most >= least - error]
+
+
 def _with_generated(question: _Question, rows: Rows, scores: Float32, weight: float) -> tuple[Ranked, list[int]]:
     """The best of ``rows`` by ``scores`` and what the mixup list adds; and the place of each in that list, 0 for none.
 
-    ``rows`` hold all that is listed.
+    ``rows`` hold all that is listed and can be among the best.
     """
     index, listed, exclude = question.index, question.listed, question.filters.exclude
     if not len(listed):
         ranked = index.ranked(rows, scores, question.n, exclude)
         return ranked, [0] * len(ranked.rows)
     with index.marks.places(listed) as places:
-        bonuses = np.append(rank_bonus(len(listed)), np.float32(0))  # the last for what is not listed
-        ranked = index.ranked(rows, scores + np.float32(weight) * bonuses[places[rows] - 1], question.n, exclude)
+        ranked = index.ranked(rows, scores + _by_place(weight)[places[rows]], question.n, exclude)
         return ranked, places[ranked.rows].tolist()
 
 

@@ -37,6 +37,13 @@ class _Passing(NamedTuple):
         return len(self.places) == len(self.mask)
 
 
+class Contenders(NamedTuple):
+    """``rows`` that can be among the best; ``least``: so much as many articles as are asked for have at least."""
+
+    rows: Rows
+    least: float
+
+
 class TrendRows:
     """A snapshot's articles, newcomers with them, as they stand in an index.
 
@@ -123,9 +130,13 @@ class TrendRows:
             self._passing[wide] = passing
         return passing
 
+    def rounding(self, query: Float32, weight: float) -> float:
+        """How far float32 sums of f·query + weight · trend score, made in different orders, may lie apart."""
+        return 2 * self._index.rounding(query) + 2.0**-22 * weight * float(self._scores_or_none[0])
+
     def contenders(
         self, query: Float32, weight: float, n: int, filters: Filters, nearest: Candidates, least: float
-    ) -> Rows:
+    ) -> Contenders:
         """Rows that, with ``nearest``, hold the ``n`` best of all that is in stock by f·query + weight · trend score.
 
         ``nearest`` by f·query alone; ``least``: so much ``n`` articles have that may be shown. Only the best sellers
@@ -134,20 +145,21 @@ class TrendRows:
         2001, "Optimal aggregation algorithms for middleware").
         """
         if nearest.beyond == -math.inf:
-            return NO_ROWS
+            return Contenders(NO_ROWS, least)
         passing, most = self._that_pass(filters), n + len(filters.exclude)
-        error = 2 * self._index.rounding(query) + 2.0**-22 * weight * float(self._scores_or_none[0])
+        error = 2 * self.rounding(query, weight)
         sums = self._sums(passing, query, weight, 0, _FIRST)
         if len(sums) > most:
             least = max(least, float(largest(sums, most)))
-        end = self._with_at_least(passing, (least - nearest.beyond - 2 * error) / weight)
+        end = self._with_at_least(passing, (least - nearest.beyond - error) / weight)
         if end > _FIRST:
             sums = np.concatenate([sums, self._sums(passing, query, weight, _FIRST, end)])
-        reach = np.flatnonzero(sums >= least - 2 * error)
+        reach = np.flatnonzero(sums >= least - error)
         if len(reach) > 2 * most:
             reaching = sums[reach]
-            reach = reach[reaching >= float(largest(reaching, most)) - 2 * error]
-        return self.rows[reach if passing.all else passing.places[reach]]
+            least = max(least, float(largest(reaching, most)))
+            reach = reach[reaching >= least - error]
+        return Contenders(self.rows[reach if passing.all else passing.places[reach]], least)
 
     def _sums(self, passing: _Passing, query: Float32, weight: float, start: int, end: int) -> Float32:
         """f·query + weight · trend score of what passes, from the ``start``-th to before the ``end``-th best seller."""

@@ -344,6 +344,39 @@ def test_blended_with_an_intent_equals_scoring_everything_in_stock(
         assert answer.score == pytest.approx(score(shop.live[answer.article_id]), abs=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_in_a_larger_shop_a_ranking_with_an_intent_equals_scoring_everything(seed):
+    """Of a mixup list's 200 articles few or all are within reach, as weights are."""
+    rng = np.random.default_rng(seed)
+    dna, titles = np.zeros((2, 1_000, 128), np.float32)
+    dna[:, :8] = rng.integers(-3, 4, (1_000, 8))
+    titles[:, :8] = rng.standard_normal((1_000, 8))
+    entries = [Entry(article(i), dna[i], i % 5 > 0, titles[i]) for i in range(1_000)]
+    sold = {f"a{i}": float(count) for i, count in enumerate(rng.geometric(0.2, 1_000)) if rng.random() < 0.5}
+    style = np.where(np.arange(128) < 8, rng.integers(-3, 4, 128), 0).astype(np.float32)
+    bonus = np.array([np.log1p(np.float64(sold.get(f"a{i}", 0.0))) for i in range(1_000)]).astype(np.float32)
+    places = set()
+    for trend, weight in ((0.0, 0.5), (0.0, 50.0), (0.3, 0.5), (0.3, 5.0), (5.0, 50.0), (25.0, 0.5)):
+        index, _, ranker = titled(entries, Blend(trend=trend, generated=weight))
+        for wanted in (EVERYTHING, Filters(exclude=frozenset(f"a{i}" for i in range(0, 1_000, 9)))):
+            intent = Intent(titles[1], "a1")
+            answers = ranker.rank(
+                index, Taste(style, cold=False), 20, trending=TrendSnapshot(sold), filters=wanted, intent=intent
+            )
+            gained = gains(listed_ids(index, ranker, intent, wanted), weight)
+            assert len(gained) == 200
+            scores = {
+                f"a{i}": (dna[i] @ style + np.float32(trend) * bonus[i]) + gained.get(f"a{i}", np.float32(0))
+                for i in range(1_000)
+                if i % 5 and f"a{i}" not in wanted.exclude
+            }
+            expected = sorted(scores, key=lambda name: (-scores[name], name))[:20]
+            assert [answer.article_id for answer in answers] == expected
+            places |= {answer.sources.get("generated", 0) for answer in answers}
+    assert 0 in places
+    assert max(places) > 20  # else this would show nothing of what is far down the list
+
+
 @settings(deadline=None, max_examples=80)
 @given(titled_entries, sales, st.none() | shops.vectors, intents, st.sampled_from([0.0, 0.7]), questions)
 def test_a_cold_customers_mixup_list_gains_as_much_as_the_best_seller(entries, sold, style, intent, weight, question):
