@@ -1,10 +1,11 @@
 """What a language model costs answers: with nothing written, with something, and while it is of no use.
 
 ``blended`` is held against ``style`` in the same run: both get the same load, half and a quarter of the most that
-``blended`` takes, in short turns, so that whatever else the machine does meets all alike. Half is much: a request that
-comes by itself costs about twice what each of many at once does, and how long one waits for others then decides. What
-is compared are 99th percentiles: over all turns, where one halt of the machine can decide, and turn by turn, of which
-the median is told. Where a language model is there, customers click meanwhile, so that it is asked all the time.
+``blended`` takes, in turns of half a second, so that whatever else the machine does meets all alike. Half is much: a
+request that comes by itself costs about twice what each of many at once does, and how long one waits for others then
+decides. What is compared are 99th percentiles over all turns. A machine that halts now and then moves them: so an
+interval says within what the ratio lies for 95 in 100 samples of as many turns, drawn anew from those that were
+(bootstrap; Efron 1979). Where a language model is there, customers click meanwhile, so that it is asked all the time.
 
 What was generated is looked up in the titles once and kept (``service.engine.kept_lists``), by a process that has run
 for a while. So every process is asked for everything once before it is measured; what the first time costs stands in
@@ -15,15 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from service.bench import broken_models
-from service.bench.load import Load, Measured, get, measure, one_by_one, post, together
+from service.bench.load import Load, Measured, get, measure, measure_in_turns, one_by_one, post, together
 from service.bench.results import Result
 from service.bench.served import CONNECTIONS, result, serving
 from service.bench.world import World, popularity
@@ -35,8 +37,9 @@ from service.state.redis_store import RedisStore
 SHOPPERS = 1_000
 """Customers with a generation of their own, who ask about four times each."""
 REQUESTS = 4_000
-TURNS = 16
-TURN = 1 / 8  # of the seconds that other loads last
+TURN = 0.5  # seconds
+ROUNDS = 8  # of all cases, for each second that other loads last
+RESAMPLES = 1_000
 LOADS = {"at half load": 1 / 2, "at a quarter": 1 / 4}  # of the most that blended takes
 WARM_UP = 0.4  # seconds; every process was warm before
 CLICKS = 20  # a second, while a language model is there
@@ -50,7 +53,7 @@ _FAULTS: Mapping[str, Callable[[], AbstractContextManager[str]]] = {
 
 
 def measure_generations(world: World, redis_url: str, seconds: float) -> list[Result]:
-    """Blended next to style, for twice ``seconds`` each and load, in every case; nothing without a generating half."""
+    """Blended next to style, for 4 · ``seconds`` each and load, in every case; nothing without a generating half."""
     if world.bundle.manifest.generation is None:
         return []
     rng = random.Random(5)
@@ -95,52 +98,49 @@ def _compare(
     most = asyncio.run(measure(Load(port, by_case["blended"], CONNECTIONS, seconds)))
     results = [result(f"GET ({case}), {name}, first time, one by one", each) for case, each in first.items()]
     background = requests.clicks if clicks else ()
-    for load, share in LOADS.items():
-        turns = _in_turns(port, by_case, seconds * TURN, max(1.0, share * most.per_second), background)
-        results += _compared(f"{name}, {load}", turns)
+    for name_of_load, share in LOADS.items():
+        rate = max(1.0, share * most.per_second)
+        loads = [Load(port, gets, CONNECTIONS, TURN, WARM_UP, rate) for gets in by_case.values()]
+        turns = asyncio.run(_under(loads, max(1, round(ROUNDS * seconds)), background))
+        results += _compared(f"{name}, {name_of_load}", dict(zip(by_case, turns, strict=True)))
     return results
-
-
-def _in_turns(
-    port: int, by_case: Mapping[str, tuple[str, ...]], seconds: float, rate: float, background: tuple[str, ...]
-) -> dict[str, list[Measured]]:
-    """Every case in each turn, at the same rate, in one order and the other."""
-    turns: dict[str, list[Measured]] = {case: [] for case in by_case}
-    for turn in range(TURNS):
-        for case, gets in sorted(by_case.items(), reverse=bool(turn % 2)):
-            load = Load(port, gets, CONNECTIONS, seconds, WARM_UP, rate)
-            turns[case].append(asyncio.run(_under(load, background)))
-    return turns
 
 
 def _compared(name: str, turns: Mapping[str, Sequence[Measured]]) -> list[Result]:
     """Every case's figures, and its 99th percentile in ratio to that of style."""
-    measured = {case: together(of_case) for case, of_case in turns.items()}
-    others = [case for case in turns if case != "style"]
-    return [
-        *(result(f"GET ({case}), {name}", each) for case, each in measured.items()),
-        *(
-            Result(f"p99 of {case} / of style, {name}", measured[case].p99 / measured["style"].p99, "x")
-            for case in others
-        ),
-        *(
-            Result(f"p99 of {case} / of style, {name}, median of turns", _by_turn(turns[case], turns["style"]), "x")
-            for case in others
-        ),
-    ]
+    lines = [result(f"GET ({case}), {name}", together(of_case)) for case, of_case in turns.items()]
+    for case in turns:
+        if case != "style":
+            line = f"p99 of {case} / of style, {name}"
+            ratio, low, high = ratio_of_p99(turns[case], turns["style"])
+            lines += [Result(line, ratio, "x"), Result(f"{line}, from", low, "x"), Result(f"{line}, to", high, "x")]
+    return lines
 
 
-def _by_turn(of_case: Sequence[Measured], of_style: Sequence[Measured]) -> float:
-    """The median of the ratios of neighbouring turns."""
-    return statistics.median(case.p99 / style.p99 for case, style in zip(of_case, of_style, strict=True))
+def ratio_of_p99(of_case: Sequence[Measured], of_style: Sequence[Measured]) -> tuple[float, float, float]:
+    """(99th percentile over all turns of the one / of the other, and the 95% interval of that: low, high).
+
+    Turns that stood beside each other are drawn together, since a halt of the machine often meets both.
+    """
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(of_case), size=(RESAMPLES, len(of_case)))
+    ratios = [_p99(of_case, rows) / _p99(of_style, rows) for rows in drawn]
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    every = np.arange(len(of_case))
+    return _p99(of_case, every) / _p99(of_style, every), float(low), float(high)
 
 
-async def _under(load: Load, clicks: tuple[str, ...]) -> Measured:
-    """The load, while customers click."""
+def _p99(turns: Sequence[Measured], rows: NDArray[np.int64]) -> float:
+    return float(np.percentile(np.concatenate([turns[row].latencies for row in rows]), 99))
+
+
+async def _under(loads: Sequence[Load], rounds: int, clicks: tuple[str, ...]) -> list[list[Measured]]:
+    """The loads in turns, while customers click."""
     if not clicks:
-        return await measure(load)
+        return await measure_in_turns(loads, rounds)
+    lasting = rounds * sum(load.seconds for load in loads)
     measured, beside = await asyncio.gather(
-        measure(load), measure(Load(load.port, clicks, 1, load.seconds, rate=float(CLICKS)))
+        measure_in_turns(loads, rounds), measure(Load(loads[0].port, clicks, 1, lasting, rate=float(CLICKS)))
     )
     if beside.failed:
         raise RuntimeError(f"clicks were not taken: {beside.statuses}")

@@ -2,20 +2,25 @@
 
 Two ways to load. *Closed*: every connection sends its next request as soon as it has the answer: how much is possible.
 *Open*: requests are due at fixed moments, and a latency counts from the moment a request was due, so that a server
-that stalls is charged for all who would have waited (no coordinated omission).
+that stalls is charged for all who would have waited (no coordinated omission). What is due in the time that is
+measured counts whenever it is answered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
+import math
 import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,8 @@ import httptools
 import numpy as np
 import orjson
 import uvloop
+
+PATIENCE = 10.0  # seconds that answers are waited for after the last request
 
 
 @dataclass(frozen=True)
@@ -105,14 +112,27 @@ def post(path: str, body: bytes) -> str:
 
 async def measure(load: Load) -> Measured:
     """Run ``load`` in a process of its own, so that it shares no interpreter with what it measures."""
+    [[measured]] = await measure_in_turns([load], 1)
+    return measured
+
+
+async def measure_in_turns(loads: Sequence[Load], rounds: int) -> list[list[Measured]]:
+    """Each of ``loads`` for its ``seconds``, forth and back and forth, ``rounds`` times: by load what each round was.
+
+    What else the machine does meets all alike then, the more so the shorter a turn is. In one process of its own and
+    over one set of connections: the loads have all but ``requests`` and ``seconds`` in common.
+    """
+    if len({(load.host, load.port, load.connections, load.warm_up, load.rate) for load in loads}) != 1:
+        raise ValueError("loads in turns may differ in their requests and seconds only")
     with tempfile.TemporaryDirectory(prefix="modiste-load-") as folder:
         answer = Path(folder) / "measured.json"
         command = [sys.executable, "-m", "service.bench.load", str(answer)]
+        asked = orjson.dumps({"loads": [asdict(load) for load in loads], "rounds": rounds})
         # By a file: of some 300 KB through a pipe, asyncio and subprocess alike once in a while saw the beginning only.
-        ended = await asyncio.to_thread(subprocess.run, command, input=orjson.dumps(asdict(load)), check=False)
+        ended = await asyncio.to_thread(subprocess.run, command, input=asked, check=False)
         if ended.returncode != 0:
             raise RuntimeError(f"the load generator ended with status {ended.returncode}")
-        return Measured(**orjson.loads(answer.read_bytes()))
+        return [[Measured(**turn) for turn in of_load] for of_load in orjson.loads(answer.read_bytes())]
 
 
 def one_by_one(port: int, paths: Iterable[str]) -> Measured:
@@ -132,52 +152,105 @@ def one_by_one(port: int, paths: Iterable[str]) -> Measured:
     return Measured(time.perf_counter() - start, latencies, dict(statuses))
 
 
-class _Generator:
-    def __init__(self, load: Load):
-        self.load = load
+class _Turn:
+    """What is sent for a while, and what comes back of it."""
+
+    def __init__(self, requests: Sequence[str], first: int = 0):
         self.latencies: list[float] = []
         self.statuses: Counter[str] = Counter()
+        self.unanswered = 0
+        self.sent = first
+        self._requests = requests
+
+    def next(self) -> bytes:
+        """A request, which is under way from now on."""
+        self.unanswered += 1
+        self.sent += 1
+        return self._requests[self.sent % len(self._requests)].encode("latin-1")
+
+    def answered(self, status: str, since: float) -> None:
+        self.unanswered -= 1
+        self.latencies.append((time.perf_counter() - since) * 1e3)
+        self.statuses[status] += 1
+
+    def lost(self, why: str) -> None:
+        self.unanswered -= 1
+        self.statuses[f"lost: {why}"] += 1
+
+
+class _Generator:
+    def __init__(self, loads: Sequence[Load], rounds: int):
+        self._loads, self._rounds = loads, rounds
+        self.rate = loads[0].rate
         self.idle: asyncio.Queue[_Connection] = asyncio.Queue()
-        self.counting = self.stopped = False
-        self._requests: Sequence[bytes] = [request.encode("latin-1") for request in load.requests]
-        self._next = 0
+        self._turns = [(-math.inf, _Turn(loads[0].requests))]  # when each began; the warm-up, of which nothing is told
+        self._end = math.inf
+        self._connections = loads[0].connections
+        self._all_sent = False
+        self._quiet = asyncio.Event()  # all was sent, and no request is under way
 
-    def request(self) -> bytes:
-        self._next += 1
-        return self._requests[self._next % len(self._requests)]
-
-    async def run(self) -> Measured:
+    async def run(self) -> list[list[Measured]]:
         loop = asyncio.get_running_loop()
-        for _ in range(self.load.connections):
-            await loop.create_connection(lambda: _Connection(self), self.load.host, self.load.port)
-        sender = loop.create_task(self._send_on_time()) if self.load.rate else None
-        await asyncio.sleep(self.load.warm_up)
-        self.counting, start = True, time.perf_counter()
-        await asyncio.sleep(self.load.seconds)
-        self.counting, duration = False, time.perf_counter() - start
-        self.stopped = True
+        first = self._loads[0]
+        for _ in range(first.connections):
+            await loop.create_connection(lambda: _Connection(self), first.host, first.port)
+        sender = loop.create_task(self._send_on_time(self.rate)) if self.rate else None
+        await asyncio.sleep(first.warm_up)
+        turns: list[list[tuple[_Turn, float]]] = [[] for _ in self._loads]
+        for number in range(self._rounds):
+            for of_load, load in list(zip(turns, self._loads, strict=True))[:: -1 if number % 2 else 1]:
+                of_load.append(await self._take(load, of_load[-1][0].sent if of_load else 0))
+        self._end = time.perf_counter()
         if sender is not None:
+            await asyncio.wait([sender], timeout=PATIENCE)
             sender.cancel()
-        return Measured(duration, [latency * 1e3 for latency in self.latencies], dict(self.statuses))
+        self._all_sent = True
+        self._look()
+        await self._drained()
+        return [[Measured(took, turn.latencies, dict(turn.statuses)) for turn, took in of_load] for of_load in turns]
 
-    async def _send_on_time(self) -> None:
-        assert self.load.rate is not None
+    async def _take(self, load: Load, sent: int) -> tuple[_Turn, float]:
+        """One turn, and the seconds that it took."""
+        turn, start = _Turn(load.requests, sent), time.perf_counter()
+        self._turns.append((start, turn))
+        await asyncio.sleep(load.seconds)
+        return turn, time.perf_counter() - start
+
+    def _turn_at(self, moment: float) -> _Turn:
+        return self._turns[bisect_right(self._turns, moment, key=itemgetter(0)) - 1][1]
+
+    async def _drained(self) -> None:
+        """Wait for what is still to be answered; what is not in ``PATIENCE`` is lost."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet.wait(), PATIENCE)
+        for _, turn in self._turns:
+            for _ in range(turn.unanswered):
+                turn.lost("no answer")
+
+    async def _send_on_time(self, rate: float) -> None:
         due = time.perf_counter()
-        while True:
-            due += 1 / self.load.rate
+        while (due := due + 1 / rate) < self._end:
             wait = due - time.perf_counter()
             if wait > 0:
                 await asyncio.sleep(wait)
-            (await self.idle.get()).send(due)
+            (await self.idle.get()).send(self._turn_at(due), due)
 
-    def answered(self, connection: _Connection, status: int, since: float) -> None:
-        if self.counting:
-            self.latencies.append(time.perf_counter() - since)
-            self.statuses[str(status)] += 1
-        if self.load.rate:
+    def next(self, connection: _Connection) -> None:
+        """Give a connection that is free its next request, or let it wait for one to be due."""
+        if not self.rate and self._end == math.inf:
+            connection.send(self._turns[-1][1], time.perf_counter())
+        else:
             self.idle.put_nowait(connection)
-        elif not self.stopped:
-            connection.send(time.perf_counter())
+            self._look()
+
+    def gone(self) -> None:
+        """A connection is lost."""
+        self._connections -= 1
+        self._look()
+
+    def _look(self) -> None:
+        if self._all_sent and self.idle.qsize() >= self._connections:
+            self._quiet.set()
 
 
 class _Connection(asyncio.Protocol):
@@ -185,18 +258,16 @@ class _Connection(asyncio.Protocol):
         self._generator = generator
         self._transport: Any = None
         self._parser = httptools.HttpResponseParser(self)
+        self._turn: _Turn | None = None  # None while nothing is under way
         self._since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        if self._generator.load.rate:
-            self._generator.idle.put_nowait(self)
-        else:
-            self.send(time.perf_counter())
+        self._generator.next(self)
 
-    def send(self, since: float) -> None:
-        self._since = since
-        self._transport.write(self._generator.request())
+    def send(self, turn: _Turn, since: float) -> None:
+        self._turn, self._since = turn, since
+        self._transport.write(turn.next())
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
@@ -204,18 +275,23 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
         self._parser = httptools.HttpResponseParser(self)
-        self._generator.answered(self, status, self._since)
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.answered(str(status), self._since)
+        self._generator.next(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._generator.counting:
-            self._generator.statuses[f"lost: {error or 'closed'}"] += 1
+        if self._turn is not None:
+            self._turn.lost(str(error or "closed"))
+        self._generator.gone()
 
 
 def main() -> None:
-    """Read one Load as JSON from stdin, write what was measured as JSON to the file that the first argument names."""
-    load = Load(**orjson.loads(sys.stdin.buffer.read()))
-    measured = uvloop.run(_Generator(load).run())
-    Path(sys.argv[1]).write_bytes(orjson.dumps(asdict(measured)))
+    """Read loads as JSON from stdin, write what was measured as JSON to the file that the first argument names."""
+    asked = orjson.loads(sys.stdin.buffer.read())
+    generator = _Generator([Load(**load) for load in asked["loads"]], asked["rounds"])
+    measured = uvloop.run(generator.run())
+    Path(sys.argv[1]).write_bytes(orjson.dumps([[asdict(turn) for turn in of_load] for of_load in measured]))
 
 
 if __name__ == "__main__":

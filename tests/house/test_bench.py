@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import Counter
@@ -23,7 +24,7 @@ from model_store.generation import load_ids, load_titles
 from model_store.prompts import UnparseableGeneration, parse_response
 from service.bench import broken_models, generations, parts, search, stages
 from service.bench.generations import measure_generations
-from service.bench.load import Load, Measured, get, measure, post, together
+from service.bench.load import Load, Measured, get, measure, measure_in_turns, post, together
 from service.bench.results import Result, table, write_json
 from service.bench.world import World, make_world
 
@@ -77,7 +78,8 @@ def test_without_a_generating_half_nothing_is_said_of_generations(world: World) 
 def test_latency_with_generations_is_held_against_style_in_the_same_run(
     generating_world: World, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generations, "TURNS", 1)
+    monkeypatch.setattr(generations, "ROUNDS", 5)
+    monkeypatch.setattr(generations, "TURN", 0.05)
     monkeypatch.setattr(generations, "WARM_UP", 0.05)
     parts.measure_backfill(generating_world, redis_url)
     results = measure_generations(generating_world, redis_url, 0.4)
@@ -91,13 +93,13 @@ def test_latency_with_generations_is_held_against_style_in_the_same_run(
         "language model takes 5 s": ["blended"],
         "language model writes rubbish": ["blended"],
     }
-    assert [name for name in ratios if "median" not in name] == [
+    assert ratios[::3] == [
         f"p99 of {case} / of style, {name}, {load}"
         for name, cases in compared.items()
         for load in ("at half load", "at a quarter")
         for case in cases
     ]
-    assert len(ratios) == 2 * 14  # and of each the median of turns
+    assert len(ratios) == 3 * 14  # and the interval of each
 
 
 @pytest.mark.slow
@@ -118,6 +120,57 @@ def test_several_turns_count_as_one() -> None:
     assert (both.per_second, both.p50, both.failed) == (50.0, 1.0, 2)
     assert 1.0 < both.p99 < 3.0
     assert np.isnan(together([]).p99)
+
+
+def test_a_ratio_of_99th_percentiles_has_an_interval_that_halts_widen() -> None:
+    rng = np.random.default_rng(1)
+
+    def turns(factor: float, halts: int) -> list[Measured]:
+        times = [(factor * rng.gamma(9, 0.3, 100)).tolist() for _ in range(50)]
+        return [Measured(1.0, [t + 50 * (turn < halts) for t in each], {}) for turn, each in enumerate(times)]
+
+    ratio, low, high = generations.ratio_of_p99(turns(1.3, 0), turns(1.0, 0))
+    assert low < 1.3 < high
+    assert low <= ratio <= high
+    assert high - low < 0.3
+    _, low, high = generations.ratio_of_p99(turns(1.3, 1), turns(1.0, 0))
+    assert low < 1.3
+    assert high > 5
+
+
+async def test_loads_in_turns_are_told_apart() -> None:
+    async with server([200]) as (port, asked):
+        loads = [Load(port, (get(path),), 4, 0.1, 0.1, rate=300.0) for path in ("/a", "/b")]
+        a, b = await measure_in_turns(loads, 3)
+        assert [len(a), len(b)] == [3, 3]
+        for turn in (*a, *b):
+            assert 10 < len(turn.latencies) == turn.statuses["200"] < 60
+        for path, turns in (("/a", a), ("/b", b)):
+            assert together(turns).statuses["200"] <= asked[b"GET %s HTTP/1.1" % path.encode()]
+        with pytest.raises(ValueError, match="requests and seconds only"):
+            await measure_in_turns([loads[0], Load(port, (get("/b"),))], 1)
+
+
+async def test_what_was_due_in_a_turn_counts_there_whenever_it_is_answered() -> None:
+    """The first answer on each connection takes longer than both turns: who was due in the first one waits for it."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seconds = 0.6
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                await asyncio.sleep(seconds)
+                writer.write(b"HTTP/1.1 200 -\r\nContent-Length: 2\r\n\r\n{}")
+                seconds = 0.0
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        loads = [Load(port, (get(path),), 2, 0.25, 0.0, rate=20.0) for path in ("/a", "/b")]
+        [[first], [second]] = await measure_in_turns(loads, 1)
+    assert first.failed == second.failed == 0
+    assert 4 <= first.statuses["200"] <= 5
+    assert min(first.latencies) > 350  # of those that no connection was free for, too
+    assert 0 < max(second.latencies) < min(first.latencies)
 
 
 def sells_nothing(text: str) -> bool:
