@@ -202,7 +202,9 @@ def mixup(by_id: Rows, by_title: Rows, k: int, n: int = 1) -> Rows:
     """
     head = by_id[:n]
     rest = by_title[len(head) :]
-    return np.concatenate([head, rest[~(rest[:, None] == head).any(axis=1)]])[:k]
+    for row in head.tolist():
+        rest = rest[rest != row]
+    return np.concatenate([head, rest])[:k]
 
 
 def rank_bonus(places: int, k: int = MIXUP_LENGTH) -> Float32:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -28,44 +26,30 @@ def grown(array: NDArray[_Value], size: int, axis: int = 0) -> NDArray[_Value]:
 
 
 class Marks:
-    """A number for each row, 0 but for the length of a ``with``: who is in a list, and where, in one look-up.
-
-    For few rows of very many this takes a fraction of what sorting and comparing them does. ``capacity`` rows.
-    """
+    """A mark for each row, by which one look-up tells who is in a list. ``capacity`` rows."""
 
     def __init__(self, capacity: int):
-        self._marks: NDArray[np.int16] = np.zeros(capacity, np.int16)
+        self._marks: NDArray[np.bool_] = np.zeros(capacity, bool)
 
     def grow(self, capacity: int) -> None:
         """Make room for ``capacity`` rows."""
         self._marks = grown(self._marks, capacity)
 
-    @contextmanager
-    def places(self, rows: Rows) -> Iterator[NDArray[np.int16]]:
-        """The 1-based place in ``rows``, all distinct, of every row, int16 (capacity); 0 where it is not there."""
-        self._marks[rows] = np.arange(1, len(rows) + 1)
-        try:
-            yield self._marks
-        finally:
-            self._marks[rows] = 0
-
     def outside(self, rows: Rows, excluded: Rows) -> Rows:
         """``rows`` without ``excluded``."""
-        self._marks[excluded] = 1
-        kept: Rows = rows[self._marks[rows] == 0]
-        self._marks[excluded] = 0
+        self._marks[excluded] = True
+        kept: Rows = rows[~self._marks[rows]]
+        self._marks[excluded] = False
         return kept
 
-    def united(self, *lists: Rows) -> Rows:
-        """The rows of all lists, in each of which they are distinct, where they come first: none twice."""
-        parts: list[Rows] = []
-        for rows in lists:
-            new = rows[self._marks[rows] == 0]
-            self._marks[new] = 1
-            parts.append(new)
-        united: Rows = np.concatenate(parts)
-        self._marks[united] = 0
-        return united
+
+def united(*lists: Rows) -> Rows:
+    """The rows of all lists, none twice, ascending. (``np.unique`` takes three times as long for a few hundred.)"""
+    rows = np.sort(np.concatenate(lists))
+    first = np.ones(len(rows), bool)
+    np.not_equal(rows[1:], rows[:-1], out=first[1:])
+    distinct: Rows = rows[first]
+    return distinct
 
 
 def inner_products(vectors: Float32, query: Float32) -> Float32:

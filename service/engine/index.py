@@ -329,6 +329,14 @@ class ArticleIndex:
         passes = self.passes(rows, filters)
         return rows if passes is None else rows[passes]
 
+    def allowed_row(self, article_id: str, filters: Filters) -> int | None:
+        """The row of an article that is in stock and passes ``filters``, ``exclude`` included; None of another."""
+        row = self._row_of.get(article_id)
+        if row is None or not self._allowed.in_stock[row] or article_id in filters.exclude:
+            return None
+        passes = self.passes(np.array([row]), filters)
+        return row if passes is None or passes[0] else None
+
     def places_of(self, rows: Rows) -> NDArray[np.int32]:
         """The articles' places in the table that ``place_of`` speaks of, int32 (len(rows)), -1 where there is none."""
         return self._places[rows]

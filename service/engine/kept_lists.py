@@ -37,6 +37,11 @@ class _List:
     best: Ranked
     last: tuple[float, str] | None
     revision: int
+    names: frozenset[str]
+
+    @classmethod
+    def of(cls, best: Ranked, last: tuple[float, str] | None, revision: int) -> _List:
+        return cls(best, last, revision, frozenset(best.article_ids))
 
 
 class KeptLists:
@@ -55,9 +60,11 @@ class KeptLists:
         if index is not self._index:
             self._lists.clear()
             self._index = index
-        kept, excluded = self._kept(index, vector, k, filters), index.excluded(filters)
+        kept = self._kept(index, vector, k, filters)
         rows = kept.best.rows
-        chosen = (index.marks.outside(rows, excluded) if len(excluded) else rows)[:k]
+        if not kept.names.isdisjoint(filters.exclude):
+            rows = index.marks.outside(rows, index.excluded(filters))
+        chosen = rows[:k]
         if len(chosen) == k or kept.last is None:
             return chosen
         return self._search(index, vector, k, filters).rows
@@ -72,7 +79,7 @@ class KeptLists:
         if kept is None or (kept.last is not None and len(kept.best.article_ids) < k):
             best = self._search(index, vector, k + SPARE, wide)
             full = len(best.article_ids) == k + SPARE
-            kept = _List(best, _place(best, -1) if full else None, index.revision)
+            kept = _List.of(best, _place(best, -1) if full else None, index.revision)
         self._lists[key] = kept
         if len(self._lists) > self._most:
             self._lists.popitem(last=False)
@@ -93,7 +100,7 @@ class KeptLists:
         entries = sorted(entry for entry in entries if kept.last is None or entry <= kept.last)
         best = tuple(name for _, name in entries)
         ranked = Ranked(best, np.array([-score for score, _ in entries], np.float32), index.rows_of(best))
-        return _List(ranked, kept.last, index.revision)
+        return _List.of(ranked, kept.last, index.revision)
 
 
 def _place(best: Ranked, place: int) -> tuple[float, str]:

@@ -74,8 +74,9 @@ class Mixup:
         """
         if article_id is None or not self._n or not (self._ids.knows(article_id) or index.knows(article_id)):
             return NO_ROWS
-        own = index.allowed_among([article_id], filters)
-        if len(own) and self._n == 1:
+        row = index.allowed_row(article_id, filters)
+        own = NO_ROWS if row is None else np.array([row])
+        if row is not None and self._n == 1:
             return own
         nearest = self._near_ids.nearest(index, self._ids.vector(article_id), self._n, filters)
         return np.concatenate([own, index.marks.outside(nearest, own)])[: self._n]

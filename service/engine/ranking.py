@@ -15,12 +15,13 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_store import DNA_SIZE
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
 from model_store.generation_spec import MIXUP_LENGTH
-from service.engine.arrays import NO_ROWS, Float32, Rows
+from service.engine.arrays import NO_ROWS, Float32, Rows, united
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex, Ranked
 from service.engine.mixup import Intent, Mixup, MixupList
@@ -147,11 +148,10 @@ class Ranker:
         contenders = Contenders(NO_ROWS, float(nearest.scores[-1]) if len(nearest.rows) == n else -math.inf)
         if blend.trend:
             contenders = trend.contenders(query, blend.trend, n, filters, found, contenders.least)
-        listed = _within_reach(question.listed, trend, query, blend, found.beyond, contenders.least)
-        rows = index.marks.united(found.rows, contenders.rows, listed)
-        scores = np.concatenate([found.scores, index.scores(rows[len(found.rows) :], query)])
-        scores += np.float32(blend.trend) * trend.bonuses(rows)
-        ranked, generated = _with_generated(question, rows, scores, blend.generated)
+        listed = _within_reach(question, trend, query, blend, nearest, contenders.least)
+        rows = united(found.rows, contenders.rows, listed.rows)
+        scores = index.scores(rows, query) + np.float32(blend.trend) * trend.bonuses(rows)
+        ranked, generated = _with_generated(question, listed, rows, scores, blend.generated)
         return _answers(
             ranked,
             {
@@ -164,20 +164,21 @@ class Ranker:
     def _trending(self, question: _Question, style: Float32 | None) -> list[RankedArticle]:
         index, n, filters = question.index, question.n, question.filters
         trend = self._trend(question)
-        rows = index.marks.united(trend.leading(filters, n), question.listed)
+        listed = _Listed(question.listed, np.arange(1, len(question.listed) + 1))
+        rows = united(trend.leading(filters, n), listed.rows)
         best_seller = float(trend.scores[0]) if len(trend.scores) else 1.0
-        ranked, generated = _with_generated(question, rows, trend.bonuses(rows), _COLD_GENERATED * best_seller)
+        ranked, generated = _with_generated(question, listed, rows, trend.bonuses(rows), _COLD_GENERATED * best_seller)
         answers = _answers(ranked, {"trending": trend.ranks(ranked.rows, filters), "generated": generated})
         if len(answers) == n:
             return answers
         # All that trends or was generated is in the answer now, so the n nearest hold enough others.
-        listed = set(ranked.article_ids)
+        shown = set(ranked.article_ids)
         nearest = index.search(np.zeros(DNA_SIZE, np.float32) if style is None else style, n, filters)
         source = "catalogue" if style is None else "style"
         fill = [
             RankedArticle(article_id, 0.0, {source: rank})
             for rank, article_id in enumerate(nearest.article_ids, 1)
-            if article_id not in listed
+            if article_id not in shown
         ]
         return answers + fill[: n - len(answers)]
 
@@ -199,31 +200,42 @@ def _by_place(weight: float) -> Float32:
     return np.concatenate([np.zeros(1, np.float32), np.float32(weight) * rank_bonus(MIXUP_LENGTH)])
 
 
-def _within_reach(listed: Rows, trend: TrendRows, query: Float32, blend: Blend, beyond: float, least: float) -> Rows:
-    """Those of a mixup list that can be among the best, of which each has at least ``least``.
+class _Listed(NamedTuple):
+    """``rows`` of a mixup list, or of some of it; ``places`` int64: 1-based, in the whole of it."""
 
-    What is not among the nearest by f·query has at most ``beyond`` of it; what is there may be left out here.
+    rows: Rows
+    places: NDArray[np.int64]
+
+
+def _within_reach(
+    question: _Question, trend: TrendRows, query: Float32, blend: Blend, nearest: Ranked, least: float
+) -> _Listed:
+    """Those of the mixup list that can be among the best, of which each has at least ``least``.
+
+    Nothing that may be shown has more of f·query than the first of ``nearest``.
     """
-    if not len(listed):
-        return listed
-    most = np.float32(beyond) + np.float32(blend.trend) * trend.bonuses(listed)
+    listed = question.listed
+    if not len(listed) or not len(nearest.rows):
+        return _Listed(NO_ROWS, NO_ROWS)
+    most = nearest.scores[0] + np.float32(blend.trend) * trend.bonuses(listed)
     most += _by_place(blend.generated)[1 : len(listed) + 1]
     error = 2 * trend.rounding(query, blend.trend) + 2.0**-22 * blend.generated
-    return listed[most >= least - error]
+    within = np.flatnonzero(most >= least - error)
+    return _Listed(listed[within], within + 1)
 
 
-def _with_generated(question: _Question, rows: Rows, scores: Float32, weight: float) -> tuple[Ranked, list[int]]:
+def _with_generated(
+    question: _Question, listed: _Listed, rows: Rows, scores: Float32, weight: float
+) -> tuple[Ranked, list[int]]:
     """The best of ``rows`` by ``scores`` and what the mixup list adds; and the place of each in that list, 0 for none.
 
-    ``rows`` hold all that is listed and can be among the best.
+    ``rows``, ascending, hold all that is ``listed``.
     """
-    index, listed, exclude = question.index, question.listed, question.filters.exclude
-    if not len(listed):
-        ranked = index.ranked(rows, scores, question.n, exclude)
-        return ranked, [0] * len(ranked.rows)
-    with index.marks.places(listed) as places:
-        ranked = index.ranked(rows, scores + _by_place(weight)[places[rows]], question.n, exclude)
-        return ranked, places[ranked.rows].tolist()
+    if len(listed.rows):
+        scores[np.searchsorted(rows, listed.rows)] += _by_place(weight)[listed.places]
+    ranked = question.index.ranked(rows, scores, question.n, question.filters.exclude)
+    place_of = dict(zip(listed.rows.tolist(), listed.places.tolist(), strict=True))
+    return ranked, [place_of.get(row, 0) for row in ranked.rows.tolist()]
 
 
 def _ranks_in(listed: Rows, rows: Rows) -> list[int]:

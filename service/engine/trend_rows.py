@@ -7,7 +7,7 @@ ranking only has to look at the other.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -56,8 +56,9 @@ class TrendRows:
         self.scores = self._snapshot.scores
         self.rows = np.full(len(self.scores), -1, np.int64)
         self._scores_or_none = np.append(self.scores, np.float32(0))  # of a place, and 0 at -1
-        self._falling = -self.scores
-        self._dna: Float32 = np.zeros((len(self.scores), DNA_SIZE), np.float32)  # of what is in stock
+        self._falling: list[float] = (-self.scores).tolist()
+        self._dna_and_score: Float32 = np.zeros((len(self.scores), DNA_SIZE + 1), np.float32)  # of what is in stock
+        self._dna_and_score[:, DNA_SIZE] = self.scores
         self._place_at = np.full(index.rows, -1, np.int64)  # of each row
         self._passing: dict[Filters, _Passing] = {}
         self._read(np.arange(len(self.scores)), self._snapshot.article_ids)
@@ -91,7 +92,7 @@ class TrendRows:
         self._place_at[before[before >= 0]] = -1
         here, rows = places[rows >= 0], rows[rows >= 0]
         self._place_at[rows] = here
-        self._dna[here] = self._index.vectors_of(rows)
+        self._dna_and_score[here, :DNA_SIZE] = self._index.vectors_of(rows)
 
     def bonuses(self, rows: Rows) -> Float32:
         """The trend score of each of ``rows``, all in stock, float32 (len(rows)); 0 for what does not trend."""
@@ -148,12 +149,13 @@ class TrendRows:
             return Contenders(NO_ROWS, least)
         passing, most = self._that_pass(filters), n + len(filters.exclude)
         error = 2 * self.rounding(query, weight)
-        sums = self._sums(passing, query, weight, 0, _FIRST)
+        query_and_weight = np.append(query, np.float32(weight))
+        sums = self._sums(passing, query_and_weight, 0, _FIRST)
         if len(sums) > most:
             least = max(least, float(largest(sums, most)))
         end = self._with_at_least(passing, (least - nearest.beyond - error) / weight)
         if end > _FIRST:
-            sums = np.concatenate([sums, self._sums(passing, query, weight, _FIRST, end)])
+            sums = np.concatenate([sums, self._sums(passing, query_and_weight, _FIRST, end)])
         reach = np.flatnonzero(sums >= least - error)
         if len(reach) > 2 * most:
             reaching = sums[reach]
@@ -161,13 +163,14 @@ class TrendRows:
             reach = reach[reaching >= least - error]
         return Contenders(self.rows[reach if passing.all else passing.places[reach]], least)
 
-    def _sums(self, passing: _Passing, query: Float32, weight: float, start: int, end: int) -> Float32:
+    def _sums(self, passing: _Passing, query_and_weight: Float32, start: int, end: int) -> Float32:
         """f·query + weight · trend score of what passes, from the ``start``-th to before the ``end``-th best seller."""
-        chosen = slice(start, end) if passing.all else passing.places[start:end]
-        sums: Float32 = self._dna[chosen] @ query + np.float32(weight) * self.scores[chosen]
+        sums: Float32 = self._dna_and_score[slice(start, end) if passing.all else passing.places[start:end]] @ (
+            query_and_weight
+        )
         return sums
 
     def _with_at_least(self, passing: _Passing, score: float) -> int:
         """How many that pass have at least this trend score."""
-        place = int(np.searchsorted(self._falling, np.float32(-score), side="right"))
+        place = bisect_right(self._falling, -score)
         return place if passing.all else int(np.searchsorted(passing.places, place))
