@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
+from service.cancelling import cancelled
 from service.engine.mixup import Intent
 from service.engine.ranking import Strategy
 from service.errors import StoreUnavailable
@@ -139,9 +140,7 @@ class Scheduler:
 
     async def aclose(self) -> None:
         """Send no more."""
-        while self._sending is not None and not self._sending.done():
-            self._sending.cancel()
-            await asyncio.wait([self._sending], timeout=LONGEST_PAUSE)
+        await cancelled(self._sending)
 
     async def _send(self) -> None:
         while self._wanted:

@@ -19,6 +19,7 @@ from model_store import golden
 from model_store.bundle import Bundle, load_articles, open_bundle, read_manifest, set_current, versions
 from model_store.errors import InvalidBundle, ModisteError
 from model_store.generation import Generation, open_generation
+from service.cancelling import cancelled
 from service.catalogue.encoder import CatalogueEncoder
 from service.catalogue.follower import CatalogueFollower
 from service.catalogue.store import CatalogueStore
@@ -36,7 +37,6 @@ from service.titles import TitleVectors
 log = logging.getLogger(__name__)
 
 PAUSE = 0.5  # seconds between two looks at which bundle was chosen
-CANCEL_AGAIN = 0.05  # seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +141,7 @@ class Lives:
         try:
             yield
         finally:
-            await _end(watching)
-            await _end(self._following)
+            await cancelled(watching, self._following)
             if self._ending is not None:
                 await self._ending
 
@@ -236,18 +235,11 @@ class Lives:
         """Answer from ``live`` from now on. Requests under way end with what they began with."""
         if live is self._live:
             return
-        self._ending = asyncio.create_task(_end(self._following))
+        self._ending = asyncio.create_task(cancelled(self._following))
         self._live = live
         self._following = asyncio.create_task(live.follower.run())
         settle()
         log.info("bundle '%s' answers, with %d articles", live.version, len(live.index))
-
-
-async def _end(task: asyncio.Task[None] | None) -> None:
-    """Cancel a task until it is done: redis-py takes a cancellation for its own where one meets a timeout."""
-    while task is not None and not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=CANCEL_AGAIN)
 
 
 def _summaries(store: Path, live: str | None) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from service.cancelling import cancelled
 from service.engine.trending import DAY, NO_TREND, TrendSnapshot, TrendWindow, snapshot_of, trend_window
 from service.errors import StoreUnavailable
 from service.events import Sale
@@ -176,6 +177,10 @@ class Trends:
             if age is None or (age > STALE and not self._failed):
                 await asyncio.shield(refreshing)
         return self._present
+
+    async def aclose(self) -> None:
+        """Read nothing more: what was begun behind an answer's back would outlive the store's connections."""
+        await cancelled(self._refreshing)
 
     def _refresh(self) -> asyncio.Task[None]:
         if self._refreshing is None or self._refreshing.done():

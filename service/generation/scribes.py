@@ -12,6 +12,7 @@ from pathlib import Path
 from model_store import golden
 from model_store.bundle import Bundle, open_bundle
 from model_store.errors import InvalidBundle, ModisteError
+from service.cancelling import cancelled
 from service.choice import Choice, SharedChoice, candidates
 from service.errors import LanguageModelUnavailable, StoreUnavailable
 from service.generation.generator import Scribe
@@ -22,7 +23,6 @@ log = logging.getLogger(__name__)
 
 PAUSE = 0.5  # seconds between two looks at which bundle was chosen
 READY_LIMIT = 180.0  # seconds that the switch to a new language model waits for it to load
-CANCEL_AGAIN = 0.05  # seconds
 
 
 class Scribes:
@@ -74,9 +74,7 @@ class Scribes:
         try:
             yield
         finally:
-            while not watching.done():  # redis-py takes a cancellation for its own where one meets a timeout
-                watching.cancel()
-                await asyncio.wait([watching], timeout=CANCEL_AGAIN)
+            await cancelled(watching)
             self._retire()
             self._users.clear()
             self._close_unused()

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from service.cancelling import cancelled
 from service.errors import LanguageModelUnavailable, StoreUnavailable
 from service.generation.generator import Generator, Scribe
 from service.generation.queue import GenerationQueue, Outcome, Taken
@@ -18,7 +19,6 @@ log = logging.getLogger(__name__)
 
 WAIT = 0.2
 """Seconds that one call waits for a request: as often it is seen whether to stop."""
-CANCEL_AGAIN = 0.5  # seconds
 IDLE = 0.1  # seconds between two looks for a language model while there is none
 MOST_RUBBISH, WORTH = 16, 3
 """A language model is left alone, as if it were away, once so many of its generations could not be parsed, where each
@@ -54,10 +54,7 @@ class Work:
         try:
             await asyncio.gather(*hands)
         finally:
-            while pending := [hand for hand in hands if not hand.done()]:
-                for hand in pending:  # again: redis-py takes a cancellation for its own where one meets a timeout
-                    hand.cancel()
-                await asyncio.wait(pending, timeout=CANCEL_AGAIN)
+            await cancelled(*hands)
 
     def stop(self) -> None:
         """Take nothing more."""

@@ -84,7 +84,7 @@ def _lifespan(
         try:
             parts = _parts(settings, client, metrics, clock)
             app.state.services = parts
-            async with parts.lives.running(), _closing(parts.scheduler):
+            async with parts.lives.running(), _closing(parts):
                 yield
         finally:
             await client.aclose()
@@ -93,12 +93,14 @@ def _lifespan(
 
 
 @asynccontextmanager
-async def _closing(scheduler: Scheduler | None) -> AsyncIterator[None]:
+async def _closing(parts: Services) -> AsyncIterator[None]:
+    """Leave nothing that goes on behind answers' backs."""
     try:
         yield
     finally:
-        if scheduler is not None:
-            await scheduler.aclose()
+        await parts.trends.aclose()
+        if parts.scheduler is not None:
+            await parts.scheduler.aclose()
 
 
 def _parts(settings: Settings, client: Client, metrics: Metrics, clock: Callable[[], int]) -> Services:
@@ -109,6 +111,7 @@ def _parts(settings: Settings, client: Client, metrics: Metrics, clock: Callable
     queue = None if settings.llm_url == "off" else _queue(settings, client)
     scheduler = None if queue is None else Scheduler(queue, time.monotonic)
     intents = Intents(customers, scheduler, time.monotonic)
+    trends = Trends(sales, clock, time.monotonic)
 
     return Services(
         settings=settings,
@@ -116,8 +119,9 @@ def _parts(settings: Settings, client: Client, metrics: Metrics, clock: Callable
         customers=customers,
         intake=CatalogueIntake(catalogue, settings.image_root, clock),
         recorder=EventRecorder(customers, clock, lives.remembers, sales.add, schedule=_schedule(lives, queue)),
-        recommender=Recommender(customers, Trends(sales, clock, time.monotonic), intents, breaker, metrics, clock),
+        recommender=Recommender(customers, trends, intents, breaker, metrics, clock),
         lives=lives,
+        trends=trends,
         scheduler=scheduler,
         queue=queue,
         clock=clock,

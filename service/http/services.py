@@ -16,6 +16,7 @@ from service.metrics import Metrics
 from service.recommend import Recommender
 from service.settings import Settings
 from service.state.redis_store import RedisStore
+from service.trend_store import Trends
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Services:
     recommender: Recommender
     intake: CatalogueIntake
     lives: Lives
+    trends: Trends
     scheduler: Scheduler | None
     queue: GenerationQueue | None
     clock: Callable[[], int]

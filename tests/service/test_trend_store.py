@@ -9,7 +9,7 @@ from service.engine.trending import DAY
 from service.errors import StoreUnavailable
 from service.events import Sale
 from service.state.connection import connect
-from service.trend_store import MemoryTrendStore, RedisTrendStore, Trends, TrendStore
+from service.trend_store import REFRESH, STALE, MemoryTrendStore, RedisTrendStore, Trends, TrendStore
 
 __all__ = ["redis_url"]
 
@@ -165,6 +165,38 @@ async def test_while_the_store_is_away_the_last_trend_stays_and_answers_do_not_w
     await asyncio.sleep(0.05)
     time.pass_by(60.0)
     assert (await trends.snapshot()).article_ids == ("b", "a")
+
+
+class Halting(MemoryTrendStore):
+    """Does not answer any more when told, and notes whether it was waited for to the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.halts = self.cancelled = False
+        self.reading = asyncio.Event()
+
+    async def newest_day(self, until):
+        if self.halts:
+            self.reading.set()
+            try:
+                await asyncio.sleep(600)
+            except asyncio.CancelledError:
+                self.cancelled = True
+                raise
+        return await super().newest_day(until)
+
+
+async def test_closed_it_reads_nothing_more():
+    store, time = Halting(), Time()
+    trends = time.trends(store)
+    await trends.snapshot()
+    time.pass_by((REFRESH + STALE) / 2)
+    store.halts = True
+    await trends.snapshot()  # which begins to read, and does not wait for that
+    await store.reading.wait()
+    await trends.aclose()
+    assert store.cancelled
+    await time.trends(store).aclose()  # of which nothing was asked
 
 
 async def test_a_trend_is_empty_where_the_store_was_away_from_the_start():
