@@ -18,7 +18,7 @@ STORE := $(or $(MODISTE_STORE),model_store/bundles)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve preflight test test-vllm check bench clean
+.PHONY: help serve preflight test test-slow test-vllm check bench clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -42,8 +42,14 @@ $(STORE)/CURRENT: $(SHOP)/data_set.json offline/configs/default.toml | $(STAMP)
 	@$(BIN)/modiste export --data $(SHOP) --store $(STORE)
 endif
 
+# Files of tests, two at a time: most of them keep one core busy.
+PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile
+
 test: $(STAMP) ## the whole default test suite
-	@$(BIN)/pytest -q
+	@$(PYTEST)
+
+test-slow: $(STAMP) ## what takes minutes: a fresh environment, the whole quick start, trainings at full size
+	@$(PYTEST) -m "slow and not vllm"
 
 test-vllm: $(STAMP) $(VLLM_STAMP) ## the text generators against a real vLLM on the CPU, in an environment of its own
 	@$(BIN)/pytest -q -m vllm tests/vllm tests/service/generation
