@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -164,7 +163,7 @@ class Ranker:
     def _trending(self, question: _Question, style: Float32 | None) -> list[RankedArticle]:
         index, n, filters = question.index, question.n, question.filters
         trend = self._trend(question)
-        listed = _Listed(question.listed, np.arange(1, len(question.listed) + 1))
+        listed = _Listed(question.listed, np.arange(len(question.listed)))
         rows = united(trend.leading(filters, n), listed.rows)
         best_seller = float(trend.scores[0]) if len(trend.scores) else 1.0
         ranked, generated = _with_generated(question, listed, rows, trend.bonuses(rows), _COLD_GENERATED * best_seller)
@@ -194,14 +193,8 @@ class Ranker:
         return trend
 
 
-@lru_cache(maxsize=16)
-def _by_place(weight: float) -> Float32:
-    """What the 1-based places of a mixup list add, float32 (K + 1); first, what place 0 does: not to be in it."""
-    return np.concatenate([np.zeros(1, np.float32), np.float32(weight) * rank_bonus(MIXUP_LENGTH)])
-
-
 class _Listed(NamedTuple):
-    """``rows`` of a mixup list, or of some of it; ``places`` int64: 1-based, in the whole of it."""
+    """``rows`` of a mixup list, or of some of it; ``places`` int64: from 0, in the whole of it."""
 
     rows: Rows
     places: NDArray[np.int64]
@@ -218,24 +211,24 @@ def _within_reach(
     if not len(listed) or not len(nearest.rows):
         return _Listed(NO_ROWS, NO_ROWS)
     most = nearest.scores[0] + np.float32(blend.trend) * trend.bonuses(listed)
-    most += _by_place(blend.generated)[1 : len(listed) + 1]
+    most += np.float32(blend.generated) * rank_bonus(len(listed))
     error = 2 * trend.rounding(query, blend.trend) + 2.0**-22 * blend.generated
     within = np.flatnonzero(most >= least - error)
-    return _Listed(listed[within], within + 1)
+    return _Listed(listed[within], within)
 
 
 def _with_generated(
     question: _Question, listed: _Listed, rows: Rows, scores: Float32, weight: float
 ) -> tuple[Ranked, list[int]]:
-    """The best of ``rows`` by ``scores`` and what the mixup list adds; and the place of each in that list, 0 for none.
+    """The best of ``rows`` by ``scores`` and what the mixup list adds; and the rank of each in that list, 0 for none.
 
     ``rows``, ascending, hold all that is ``listed``.
     """
     if len(listed.rows):
-        scores[np.searchsorted(rows, listed.rows)] += _by_place(weight)[listed.places]
+        scores[np.searchsorted(rows, listed.rows)] += np.float32(weight) * rank_bonus(MIXUP_LENGTH)[listed.places]
     ranked = question.index.ranked(rows, scores, question.n, question.filters.exclude)
     place_of = dict(zip(listed.rows.tolist(), listed.places.tolist(), strict=True))
-    return ranked, [place_of.get(row, 0) for row in ranked.rows.tolist()]
+    return ranked, [place_of.get(row, -1) + 1 for row in ranked.rows.tolist()]
 
 
 def _ranks_in(listed: Rows, rows: Rows) -> list[int]:
