@@ -27,8 +27,9 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from offline.config import LoraConfig
-from offline.fine_tuning import can_quantise, fine_tune
+from offline.fine_tuning import fine_tune
 from offline.language_models import open_model, quiet_transformers
+from offline.lora import can_quantise
 from offline.sequences import Tokenised
 from service.bench.results import hardware
 

@@ -11,11 +11,10 @@ rank): a training that was killed goes on from its checkpoint exactly as if it h
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,148 +22,22 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
-from peft import LoraConfig as PeftConfig
-from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
-from torch import Tensor, nn
-from transformers import BitsAndBytesConfig, GenerationConfig
+from peft import PeftModel
+from torch import Tensor
 
 from model_store.errors import InvalidConfig, TrainingError
-from model_store.prompts import UnparseableGeneration, parse_response
-from model_store.tokens import Tokenizer
 from offline.config import LoraConfig, Schedule
-from offline.folders import written_aside
-from offline.language_models import (
-    base_directory,
-    copy_tokenizer,
-    open_model,
-    quiet_transformers,
-    read_config,
-    write_neutral_sampling,
-)
+from offline.language_models import base_directory, evaluating, read_config
+from offline.lora import autocast, with_adapter, write_adapter
 from offline.progress import Bar, Progress, Silent
+from offline.responses import bucketed_batches, collate, in_parts, on_device, perplexities, response_losses
 from offline.sequences import Tokenised
 from offline.training import Curve, Rows, derive, learning_rate, load_checkpoint, seed_torch
 from offline.world import World
 
 BASE, ALL_PROMPTS, HARD_PROMPTS = STAGES = ("base", "all prompts", "hard prompts")
 
-_UNLABELLED = -100  # what cross-entropy ignores
-_NEIGHBOURS = 32  # batches whose prompts are sorted by length together
-_SHORT = 512  # tokens up to which the CPU's plain attention beats its fused one (measured: 15 to 25% of a step)
-_LARGE = 1_000_000_000  # weights from which on activations are computed again instead of kept
-
 OnStage = Callable[[str, Any], Mapping[str, float] | None]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """``token_ids`` int64 (B, T), padded with 0 behind each response; ``labels`` int64 (B, T): −100 outside responses.
-
-    T counts the tokens of the longest prompt and response together.
-    """
-
-    token_ids: Tensor
-    labels: Tensor
-
-    @property
-    def responses_from(self) -> int:
-        """The first place, over the whole batch, that a response begins at."""
-        return int((self.labels != _UNLABELLED).any(dim=0).nonzero()[0])
-
-
-def collate(examples: Sequence[Tokenised]) -> Batch:
-    """A batch whose loss is the responses' alone."""
-    lengths = [len(example.prompt) + len(example.response) for example in examples]
-    token_ids = torch.zeros(len(examples), max(lengths), dtype=torch.int64)
-    labels = torch.full_like(token_ids, _UNLABELLED)
-    for row, (example, length) in enumerate(zip(examples, lengths, strict=True)):
-        token_ids[row, :length] = torch.tensor([*example.prompt, *example.response])
-        labels[row, len(example.prompt) : length] = torch.tensor(example.response)
-    return Batch(token_ids, labels)
-
-
-def response_losses(model: nn.Module, batch: Batch) -> Tensor:
-    """Negative log-likelihood of every response's tokens in nats, float32 (B, W), 0 where there is no response.
-
-    Padding lies behind the responses, where a causal model cannot see it: no attention mask is needed. Only the last
-    W places, which foretell responses, go through the model's head.
-    """
-    first = batch.responses_from
-    width = batch.labels.shape[1] - first
-    logits = model(input_ids=batch.token_ids[:, :-1], use_cache=False, logits_to_keep=width).logits  # (B, W, V)
-    losses = nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), batch.labels[:, first:].flatten(), ignore_index=_UNLABELLED, reduction="none"
-    )
-    return losses.view(-1, width)
-
-
-def perplexities(model: nn.Module, examples: Sequence[Tokenised], batch: int) -> NDArray[np.float64]:
-    """exp(mean negative log-likelihood per token) of each example's response, float64 (E); ``batch`` at a time."""
-    found = np.zeros(len(examples))
-    with _evaluating(model):
-        for rows in _by_length(examples, np.arange(len(examples)), batch):
-            part = _on(_device(model), collate([examples[row] for row in rows]))
-            means = response_losses(model, part).double().sum(1) / (part.labels != _UNLABELLED).sum(1)
-            found[rows] = np.exp(means.cpu().numpy())
-    return found
-
-
-def format_errors(
-    model: Any, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], max_new_tokens: int, batch: int = 32
-) -> tuple[float, list[str]]:
-    """The share of greedy answers that do not parse (§4.3: 7% after one epoch), and all answers.
-
-    Unlike in serving, nothing holds the model to the format.
-    """
-    answers = greedy_answers(model, prompts, max_new_tokens, tokenizer.end, batch)
-    texts = [tokenizer.decode(answer) for answer in answers]
-    wrong = sum(
-        not _parses(text, cut_off=tokenizer.end not in answer) for text, answer in zip(texts, answers, strict=True)
-    )
-    return wrong / max(len(texts), 1), texts
-
-
-def greedy_answers(
-    model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, end: int, batch: int = 32
-) -> list[list[int]]:
-    """What the model writes after each prompt, always its likeliest token, up to and with ``end``."""
-    answers: list[list[int]] = [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    with _evaluating(model), quiet_transformers():
-        for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
-            token_ids, mask = _padded_in_front([prompts[row] for row in rows], end, _device(model))
-            written = model.generate(
-                input_ids=token_ids,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                eos_token_id=end,
-                pad_token_id=end,
-            )
-            for row, ids in zip(rows, written[:, token_ids.shape[1] :].tolist(), strict=True):
-                answers[row] = ids[: ids.index(end) + 1] if end in ids else ids
-    return answers
-
-
-def _padded_in_front(prompts: Sequence[Sequence[int]], padding: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids int64 (B, T) and attention mask int64 (B, T), so that all prompts end together."""
-    most = max(map(len, prompts))
-    token_ids = [[padding] * (most - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (most - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(token_ids, device=device), torch.tensor(mask, device=device)
-
-
-def _parses(text: str, *, cut_off: bool) -> bool:
-    try:
-        parse_response(text, cut_off=cut_off)
-    except UnparseableGeneration:
-        return False
-    return True
 
 
 def fine_tune(
@@ -199,7 +72,7 @@ def fine_tune(
     folder = base_directory(base)
     longest = _longest(folder, examples)
     seed_torch(derive(seed, "language_model", "adapter"))
-    model = _with_adapter(folder, config, accelerator.device, precision, longest)
+    model = with_adapter(folder, config, accelerator.device, precision, longest)
     tuner = _FineTuner(
         model,
         examples,
@@ -210,12 +83,12 @@ def fine_tune(
         recipe=recipe,
         progress=progress if progress and accelerator.is_main_process else Silent(),
         on_stage=on_stage or (lambda *_: None),
-        autocast=_autocast(accelerator.device, precision),
+        autocast=autocast(accelerator.device, precision),
         clock=clock,
     )
     curve = tuner.run()
     if accelerator.is_main_process:
-        _write_adapter(model, Path(base).name, adapter)
+        write_adapter(model, Path(base).name, adapter)
     accelerator.wait_for_everyone()
     return curve
 
@@ -229,82 +102,6 @@ def _longest(folder: Path, examples: Sequence[Tokenised]) -> int:
             f"language_model.base reads {most} tokens, but an example has {longest}: lower language_model.max_tokens"
         )
     return longest
-
-
-def _with_adapter(folder: Path, config: LoraConfig, device: torch.device, precision: str, longest: int) -> PeftModel:
-    """The base with a new adapter of all its linear layers; what it computes is not changed by it yet."""
-    quantised = config.quantise == "auto" and can_quantise(device)
-    half = _half(device, precision)
-    options: dict[str, Any] = {}
-    if device.type == "cuda":
-        options["device_map"] = {"": device}
-    elif longest <= _SHORT:
-        options["attn_implementation"] = "eager"
-    if quantised:
-        options["quantization_config"] = nf4(half or torch.float32)
-    # The CPU keeps float32 weights: it casts them as it computes, and an adapter trained so merges without a loss.
-    dtype = (half or torch.float32) if device.type == "cuda" else torch.float32
-    model = open_model(folder, dtype, **options)
-    large = model.num_parameters() >= _LARGE
-    if quantised:
-        model = prepare_model_for_kbit_training(
-            model, use_gradient_checkpointing=large, gradient_checkpointing_kwargs={"use_reentrant": False}
-        )
-    elif large:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
-    with quiet_transformers():
-        adapted: PeftModel = get_peft_model(model, _peft_config(config))
-    return adapted
-
-
-def _peft_config(config: LoraConfig) -> PeftConfig:
-    return PeftConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
-        target_modules="all-linear",  # of every block; never the head
-        task_type="CAUSAL_LM",
-    )
-
-
-def can_quantise(device: torch.device) -> bool:
-    """Whether QLoRA's 4-bit weights can be had."""
-    return device.type == "cuda" and importlib.util.find_spec("bitsandbytes") is not None
-
-
-def nf4(compute: torch.dtype) -> BitsAndBytesConfig:
-    """4-bit NormalFloat with double quantisation (Dettmers et al. 2023), computing in ``compute``."""
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
-    )
-
-
-def _half(device: torch.device, precision: str) -> torch.dtype | None:
-    """bfloat16 where ``device`` computes in it and may, else None: float16 would need its losses scaled."""
-    if precision == "fp32":
-        return None
-    if device.type == "cuda":
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"))
-    return torch.bfloat16 if able else None
-
-
-def _autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
-    half = _half(device, precision)
-    return nullcontext if half is None else lambda: torch.autocast(device.type, half)
-
-
-def _write_adapter(model: PeftModel, base: str, adapter: Path) -> None:
-    # By name, not by path: an adapter may travel.
-    model.peft_config["default"].base_model_name_or_path = base
-    with written_aside(adapter) as folder, quiet_transformers():
-        model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # an empty form to fill in
 
 
 @dataclass
@@ -385,7 +182,7 @@ class _FineTuner:
         mine = rows[self._rank :: self._processes]
         # Every process takes part in every step: one without rows of its own computes another's, without weight.
         weight = self._processes / tokens if len(mine) else 0.0
-        parts = _parts(mine if len(mine) else rows[:1], self._config.micro_batch)
+        parts = in_parts(mine if len(mine) else rows[:1], self._config.micro_batch)
         total = torch.zeros((), dtype=torch.float64, device=self._accelerator.device)
         for place, part in enumerate(parts):
             seed_torch(derive(self._seed, stage, epoch, step, place, self._rank))
@@ -398,7 +195,7 @@ class _FineTuner:
         self._state.tokens += tokens
 
     def _loss(self, rows: Rows) -> Tensor:
-        batch = _on(self._accelerator.device, collate([self._examples[row] for row in rows]))
+        batch = on_device(self._accelerator.device, collate([self._examples[row] for row in rows]))
         with self._autocast():
             return response_losses(self._trained, batch).sum()
 
@@ -435,7 +232,7 @@ class _FineTuner:
         state = self._state
         figures: Mapping[str, float] = {}
         if self._accelerator.is_main_process:
-            with _evaluating(self._model):
+            with evaluating(self._model):
                 figures = self._on_stage(stage, self._model) or {}
         if not state.curve or state.curve[-1]["stage"] != state.stage:  # the base, or a stage of no epochs
             state.curve.append({"stage": float(state.stage)})
@@ -505,66 +302,3 @@ class _FineTuner:
         stage = STAGES[min(self._state.stage, 2)]
         self._progress.say(f"language model: going on with {stage}, epoch {self._state.epoch + 1}, "
                            f"step {self._state.step + 1}")  # fmt: skip
-
-
-def bucketed_batches(examples: Sequence[Tokenised], rows: Rows, size: int, rng: np.random.Generator) -> list[Rows]:
-    """``rows`` in random order, ``size`` at a time, so that examples of one batch are of about the same length."""
-    order = rng.permutation(rows)
-    batches: list[Rows] = []
-    for start in range(0, len(order), size * _NEIGHBOURS):
-        batches += _by_length(examples, order[start : start + size * _NEIGHBOURS], size)
-    return [batches[place] for place in rng.permutation(len(batches))]
-
-
-def _by_length(examples: Sequence[Tokenised], rows: Rows, size: int) -> list[Rows]:
-    """``rows``, ``size`` at a time, those with the longest prompts first: what does not fit shows at once."""
-    order = sorted(rows.tolist(), key=lambda row: (-len(examples[row].prompt), -len(examples[row].response)))
-    return _parts(np.array(order, np.int64), size)
-
-
-def _parts(rows: Rows, size: int) -> list[Rows]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
-def _on(device: torch.device, batch: Batch) -> Batch:
-    return Batch(batch.token_ids.to(device), batch.labels.to(device))
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout and gradients, whatever state the caller's model is in."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(was_training)
-
-
-def merge(base: str | Path, adapter: Path, out: Path) -> None:
-    """Add ``adapter`` to the weights of ``base`` and write the language model that serves, whole, to ``out``.
-
-    A Hugging Face directory: config.json, safetensors (float32 where the base's are, else bfloat16), the base's
-    tokenizer, and a generation_config.json that narrows nothing. Raises InvalidConfig.
-    """
-    folder = base_directory(base)
-    config = read_config(folder)
-    dtype = torch.float32 if config.dtype in {torch.float32, None} else torch.bfloat16
-    opened = open_model(folder, dtype)
-    try:
-        with quiet_transformers():
-            model = PeftModel.from_pretrained(opened, str(adapter), local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidConfig(f"{adapter}: is no adapter of {Path(base).name} ({reason})") from None
-    with written_aside(out) as aside, quiet_transformers():
-        merged = model.merge_and_unload(safe_merge=True)  # an adapter that is not finite raises ValueError
-        merged.generation_config = GenerationConfig()  # replaced below
-        merged.save_pretrained(aside, safe_serialization=True)
-        copy_tokenizer(folder, aside)
-        write_neutral_sampling(aside, merged.config)

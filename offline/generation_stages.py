@@ -35,10 +35,13 @@ from offline.clip import write_clip_encoder
 from offline.context import Context
 from offline.core import train_core
 from offline.embedded_llm import export_embedded
-from offline.fine_tuning import fine_tune, greedy_answers, merge, perplexities
+from offline.fine_tuning import fine_tune
+from offline.greedy import greedy_answers
 from offline.language_models import base_directory, open_model, read_config
+from offline.lora import merge
 from offline.mixup import MixupRetrieval
 from offline.query_memory import build_memory
+from offline.responses import perplexities
 from offline.run import FOLDER
 from offline.sequences import Example, Prompts, Tokenised, find_examples
 from offline.stand_in import train_stand_in

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from model_store.errors import InvalidConfig
@@ -116,3 +117,21 @@ def quiet_transformers() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights lie."""
+    device: torch.device = next(model.parameters()).device
+    return device
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout and gradients, whatever state the caller's model is in."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)

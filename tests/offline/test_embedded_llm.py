@@ -24,8 +24,9 @@ from model_store.prompts import PromptSpec, PromptWriter, parse_response, respon
 from model_store.tokens import Tokenizer
 from offline.embedded_llm import embedded_logits, export_embedded
 from offline.falcon_as_phi import falcon_as_phi
-from offline.fine_tuning import greedy_answers, merge
+from offline.greedy import greedy_answers
 from offline.language_models import open_model
+from offline.lora import merge
 from offline.progress import Silent
 from offline.sequences import Tokenised
 

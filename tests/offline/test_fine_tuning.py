@@ -30,19 +30,11 @@ from model_store.errors import InvalidConfig, TrainingError
 from model_store.prompts import PromptSpec, PromptWriter, response_text
 from model_store.records import Article
 from model_store.tokens import Tokenizer
-from offline.fine_tuning import (
-    Batch,
-    bucketed_batches,
-    can_quantise,
-    collate,
-    fine_tune,
-    format_errors,
-    greedy_answers,
-    merge,
-    perplexities,
-    response_losses,
-)
+from offline.fine_tuning import fine_tune
+from offline.greedy import format_errors, greedy_answers
 from offline.language_models import open_model, quiet_transformers
+from offline.lora import can_quantise, merge
+from offline.responses import Batch, bucketed_batches, collate, perplexities, response_losses
 from offline.sequences import Tokenised
 
 tokens = st.lists(st.integers(1, VOCABULARY - 1), min_size=1, max_size=12).map(tuple)
