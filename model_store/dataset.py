@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from model_store import tables
+from model_store import table_rules, tables
 from model_store.errors import InvalidData
 from model_store.history import effective_history
 from model_store.records import LATEST_TIMESTAMP, Article, Event, EventType, describe_validation_error
@@ -157,7 +157,7 @@ class DataSet:
                 f"{folder} is not a folder; expected a data set (modiste shop or modiste import makes one)"
             )
         file = _read_data_set_file(folder)
-        checked = tables.validate(folder)
+        checked = table_rules.validate(folder)
         return cls(folder, file, checked.article_ids, checked.last_event, _fingerprint(folder))
 
     def articles(self, start: int = 0, stop: int | None = None) -> Iterator[Article]:
@@ -175,7 +175,7 @@ class DataSet:
         if article.image is None:
             return None
         try:
-            return tables.image_path(self.folder, article.image).read_bytes()
+            return table_rules.image_path(self.folder, article.image).read_bytes()
         except OSError as error:
             raise InvalidData(f"'{article.image}' cannot be read ({error.strerror})", column="image") from None
 

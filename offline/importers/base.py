@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from model_store import tables
+from model_store import table_rules, tables
 from model_store.dataset import DataSetFile, new_data_set, write_data_set_file
 from model_store.errors import InvalidData
 from model_store.records import Article, describe_validation_error
@@ -49,7 +49,7 @@ def import_data(importer: Importer, source: Path, out: Path) -> DataSetFile:
     with new_data_set(out) as stage:
         file = importer.write(source, stage)
         write_data_set_file(stage, file)
-        tables.validate(stage)
+        table_rules.validate(stage)
     return file
 
 

@@ -9,18 +9,18 @@ import pyarrow.parquet as pq
 import pytest
 from data_folders import EVENTS, changed, rows, write_folder, write_table
 
-from model_store import tables
+from model_store import table_rules, tables
 from model_store.errors import InvalidData
 
 
 def fault(folder: Path) -> str:
     with pytest.raises(InvalidData) as raised:
-        tables.validate(folder)
+        table_rules.validate(folder)
     return str(raised.value)
 
 
 def test_the_valid_folder_is_valid(tmp_path: Path) -> None:
-    checked = tables.validate(write_folder(tmp_path))
+    checked = table_rules.validate(write_folder(tmp_path))
     assert checked.article_ids == ["a1", "a2", "a3"]
     assert checked.last_event == 1_600_000_500
 
@@ -148,7 +148,7 @@ def test_a_required_table_that_is_missing_is_named(tmp_path: Path, name: str) ->
 @pytest.mark.parametrize("name", ["search_results", "availability"])
 def test_an_optional_table_may_be_missing(tmp_path: Path, name: str) -> None:
     (write_folder(tmp_path) / f"{name}.parquet").unlink()
-    assert tables.validate(tmp_path).article_ids == ["a1", "a2", "a3"]
+    assert table_rules.validate(tmp_path).article_ids == ["a1", "a2", "a3"]
 
 
 @pytest.mark.parametrize("name", ["articles", "events", "search_results", "availability"])
@@ -202,7 +202,7 @@ def test_a_required_column_that_is_missing_is_named(tmp_path: Path, name: str, c
 def test_an_optional_column_may_be_missing(tmp_path: Path, column: str) -> None:
     path = write_folder(tmp_path) / "articles.parquet"
     pq.write_table(pq.read_table(path).drop_columns([column]), path)
-    assert tables.validate(tmp_path).article_ids == ["a1", "a2", "a3"]
+    assert table_rules.validate(tmp_path).article_ids == ["a1", "a2", "a3"]
 
 
 def test_an_unknown_column_is_named(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_a_linked_sub_folder_is_refused(tmp_path: Path) -> None:
 def test_ordinary_foreign_text_is_not_taken_for_control_characters(tmp_path: Path) -> None:
     """«, °, £ and é share lead bytes with control characters; tabs and line breaks in a query are only white space."""
     queries = changed("events", 0, query="«robe\td'été» à 20° ou 30 £", customer_id="client-é°")
-    assert tables.validate(write_folder(tmp_path, events=queries)).last_event == 1_600_000_500
+    assert table_rules.validate(write_folder(tmp_path, events=queries)).last_event == 1_600_000_500
 
 
 def test_written_rows_are_read_back(tmp_path: Path) -> None:
