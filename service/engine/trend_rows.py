@@ -165,9 +165,8 @@ class TrendRows:
 
     def _sums(self, passing: _Passing, query_and_weight: Float32, start: int, end: int) -> Float32:
         """f·query + weight · trend score of what passes, from the ``start``-th to before the ``end``-th best seller."""
-        sums: Float32 = self._dna_and_score[slice(start, end) if passing.all else passing.places[start:end]] @ (
-            query_and_weight
-        )
+        chosen = slice(start, end) if passing.all else passing.places[start:end]
+        sums: Float32 = self._dna_and_score[chosen] @ query_and_weight
         return sums
 
     def _with_at_least(self, passing: _Passing, score: float) -> int:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 WAIT = 0.2
 """Seconds that one call waits for a request: as often it is seen whether to stop."""
+TO_GIVE_BACK = 0.5  # seconds that a hand has, once it is cancelled
 IDLE = 0.1  # seconds between two looks for a language model while there is none
 MOST_RUBBISH, WORTH = 16, 3
 """A language model is left alone, as if it were away, once so many of its generations could not be parsed, where each
@@ -54,7 +55,7 @@ class Work:
         try:
             await asyncio.gather(*hands)
         finally:
-            await cancelled(*hands)
+            await cancelled(*hands, again=TO_GIVE_BACK)
 
     def stop(self) -> None:
         """Take nothing more."""

@@ -287,6 +287,25 @@ async def test_cancelled_it_gives_back_what_it_has_in_hand() -> None:
     assert taken.tries == 1  # it was not its fault
 
 
+async def test_where_one_hand_fails_the_others_have_the_time_that_giving_back_takes() -> None:
+    class Slow(MemoryGenerationQueue):
+        async def take(self, wait: float) -> Taken | None:
+            if text.writing:
+                raise RuntimeError("unexpected")
+            return await super().take(wait)
+
+        async def give_back(self, taken: Taken, *, failed: bool = True) -> None:
+            await asyncio.sleep(0.15)
+            await super().give_back(taken, failed=failed)
+
+    queue, writer, text = Slow(debounce=0), Writer(), FakeTextGenerator(delay=60)
+    await queue.schedule(asks("a"))
+    with pytest.raises(RuntimeError):
+        await Work(queue, writer, OneScribe(text), at_once=2).run()
+    figures = await queue.figures()
+    assert (figures.waiting, figures.in_hand) == (1, 0)
+
+
 def test_a_rest_doubles_up_to_its_longest() -> None:
     now = 0.0
     rest = Rest(lambda: now, first=1.0, longest=5.0)
