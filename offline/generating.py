@@ -5,10 +5,9 @@ With the very model that is served, onnxruntime-genai in 8 bits, and under the s
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from offline.mixup import MixupRetrieval
 from offline.progress import Progress
 from offline.run import FOLDER, Run
 from offline.sequences import Example, Prompts, find_examples
+from offline.side_by_side import SideBySide, Work, cores
 
 Float32 = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -70,45 +70,49 @@ class GeneratingModel:
 
         Empty where there is no example.
         """
-        tokenizer = Tokenizer.of_model(self.llm)
-        prompts = Prompts(data, self.spec, tokenizer, self.memory, self.encode_query)
+        prompts = Prompts(data, self.spec, Tokenizer.of_model(self.llm), self.memory, self.encode_query)
         asked = [None if example is None else prompts.prompt(example) for example in examples]
-        generated = self.write(asked, tokenizer, progress)
+        generated = self.write(asked, progress)
         position = np.full(len(data.article_ids), -1, np.int64)
         position[candidates] = np.arange(len(candidates))
         return [position[rows] for rows in self.retrieval.lists(generated, lambda _: candidates)]
 
-    def write(
-        self, prompts: Sequence[Prompt | None], tokenizer: Tokenizer, progress: Progress, threads: int = 2
-    ) -> list[Generated | None]:
-        """What the model writes for each prompt, at temperature 0, ``threads`` prompts at a time.
+    def write(self, prompts: Sequence[Prompt | None], progress: Progress) -> list[Generated | None]:
+        """What the model writes for each prompt, at temperature 0, by a process on each core; None where there is none.
 
         Raises UnparseableGeneration where a response is none, which the regular expression rules out.
         """
-        models: queue.SimpleQueue[EmbeddedLanguageModel] = queue.SimpleQueue()
-        for _ in range(threads):
-            models.put(EmbeddedLanguageModel(self.embedded, tokenizer))
-
-        with progress.bar("generations", sum(prompt is not None for prompt in prompts)) as bar:
-
-            def write(prompt: Prompt | None) -> Generated | None:
-                if prompt is None:
-                    return None
-                model = models.get()
-                try:
-                    written = model.write(
-                        prompt.token_ids, max_new_tokens=self.spec.prompt.response_tokens, temperature=0.0, top_p=1.0
-                    )
-                finally:
-                    models.put(model)
-                return parse_response(written.text, cut_off=written.cut_off)
-
-            with ThreadPoolExecutor(threads) as pool:
-                generated = []
-                for one in pool.map(write, prompts):
-                    generated.append(one)
-                    bar.advance(one is not None)
+        asked = [_Asked(row, prompt.token_ids) for row, prompt in enumerate(prompts) if prompt is not None]
+        generated: list[Generated | None] = [None] * len(prompts)
+        opened = partial(_open_writer, self.embedded, self.llm, self.spec.prompt.response_tokens)
+        processes: SideBySide[_Asked, Generated]
+        with (
+            progress.bar("generations", len(asked)) as bar,
+            SideBySide(cores(), opened, progress) as processes,
+        ):
+            for one, written in processes.all(asked):
+                generated[one.row] = written
+                bar.advance()
         return generated
+
+
+@dataclass(frozen=True)
+class _Asked:
+    row: int
+    token_ids: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"generation {self.row + 1}"
+
+
+def _open_writer(embedded: Path, llm: Path, response_tokens: int, _: Progress) -> Work[_Asked, Generated]:
+    model = EmbeddedLanguageModel(embedded, Tokenizer.of_model(llm))  # holds Python's lock: one each, in processes
+
+    def write(asked: _Asked) -> Generated:
+        written = model.write(asked.token_ids, max_new_tokens=response_tokens, temperature=0.0, top_p=1.0)
+        return parse_response(written.text, cut_off=written.cut_off)
+
+    return write
 
 
 def sessions_before(

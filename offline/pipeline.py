@@ -2,11 +2,18 @@
 
 images → fashion_dna → style_lstm ─────────────────────────────────────────────┐
 title_encoder → query_memory → base_model → language_model ← id_embeddings ────┴→ blend
+
+Each stage reads what it needs from the run and seeds itself, so that what is trained does not depend on what is trained
+beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
 
 from model_store.dataset import DataSet
 from offline.blend_stage import train_blend
@@ -21,7 +28,8 @@ from offline.generation_stages import (
 )
 from offline.progress import Progress, Silent
 from offline.run import Run
-from offline.stages import stages_of
+from offline.side_by_side import SideBySide, Work, cores
+from offline.stages import StageSpec, next_ready, stages_of
 from offline.style_stages import train_fashion_dna, train_images, train_style_lstm
 from offline.world import World
 
@@ -36,6 +44,8 @@ TRAIN: dict[str, Callable[[Context], None]] = {
     "language_model": train_language_model,
     "blend": train_blend,
 }
+
+_CHAINS = 3  # of stages that begin with none but the data
 
 
 def train(
@@ -62,10 +72,59 @@ def train(
         f"training on {data.file.name}: {len(data.article_ids):,} articles, {len(training):,} "
         f"purchases by {len(training.customer_ids):,} customers; seed {config.seed}"
     )
-    for spec in stages_of(config):
-        if context.keeper.complete(spec.name):
-            shown.say(f"{spec.name}: trained already, with this configuration and data")
-        else:
-            TRAIN[spec.name](context)
-            world.wait()
+    at_once = stages_at_once(config, world)
+    if at_once > 1:
+        _train_side_by_side(context, at_once)
+    else:
+        _train_in_turn(context)
     world.wait()
+
+
+def stages_at_once(config: Config, world: World) -> int:
+    """How many stages to train side by side: as many as have ``config.threads`` cores each, on the CPU.
+
+    One where a number of threads is not given, where a GPU or several processes train, and where there is one chain of
+    stages only.
+    """
+    if not config.threads or not config.generation.enabled or world.size > 1 or world.device.type != "cpu":
+        return 1
+    return min(_CHAINS, max(1, cores() // config.threads))
+
+
+def _train_in_turn(context: Context) -> None:
+    for spec in stages_of(context.config):
+        if not _trained_already(context, spec):
+            TRAIN[spec.name](context)
+            context.world.wait()
+
+
+def _train_side_by_side(context: Context, most: int) -> None:
+    specs = stages_of(context.config)
+    opened = partial(_open_in_process, context.data.folder, context.run.folder, context.config)
+    done, begun = set[str](), set[str]()
+    processes: SideBySide[str, None]
+    with SideBySide(most, opened, context.progress) as processes:
+        while len(done) < len(specs):
+            spec = next_ready(specs, done, begun) if processes.idle else None
+            if spec is None:
+                done.add(processes.finished()[0])
+            elif _trained_already(context, spec):
+                begun.add(spec.name)
+                done.add(spec.name)
+            else:
+                begun.add(spec.name)
+                processes.begin(spec.name)
+
+
+def _trained_already(context: Context, spec: StageSpec) -> bool:
+    complete = context.keeper.complete(spec.name)
+    if complete:
+        context.progress.say(f"{spec.name}: trained already, with this configuration and data")
+    return complete
+
+
+def _open_in_process(data: Path, run: Path, config: Config, progress: Progress) -> Work[str, None]:
+    """Stages by name, in a process that trains some of them."""
+    torch.set_num_threads(config.threads)
+    context = Context(DataSet.open(data), Run(run), config, progress, World())
+    return lambda name: TRAIN[name](context)

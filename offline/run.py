@@ -13,8 +13,8 @@
     generation/             the generating half, just as a bundle holds it (``model_store.generation``), ``spec.json``
     effects.json            what each stage of fine-tuning did to held-out sessions
     blend.json              ``model_store.bundle.Blend``
-    curves.json             per stage: loss and validation figures by epoch
-    stages.json             per complete stage: its recipe, all that its result depends on
+    stages/                 a file per complete stage: ``recipe``, all that its result depends on, and ``curve``, loss
+                            and validation figures by epoch
     checkpoints/            one file per stage, for resuming; removed once the stage is complete
     embedding_cache/        embeddings by content hash, in a folder per network
 

@@ -2,12 +2,14 @@
 
 Each stage's result is kept with its recipe: all of the configuration and data that it depends on. A stage whose recipe
 has not changed is not trained again; when one has, it and everything made from it is, and the run says what changed.
+Stages keep their records apart, so that several can be trained side by side.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,8 @@ GENERATION_STAGES = (
     ),
 )
 BLEND = "blend"
+RECORDS = "stages"
+"""Folder of a run with a file per complete stage: its recipe, and its curve."""
 
 
 def stages_of(config: Config) -> tuple[StageSpec, ...]:
@@ -99,6 +103,21 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
     needs = ("style_lstm", *(("language_model",) if generation else ()))
     blend = StageSpec(BLEND, ("blend.json",), needs, ("generation.enabled",))
     return (*STYLE_STAGES, *generation, blend)
+
+
+def next_ready(specs: Sequence[StageSpec], done: Collection[str], begun: Collection[str]) -> StageSpec | None:
+    """Of the stages that can begin, that on which most others wait; the first of several; None where none can."""
+    ready = [spec for spec in specs if spec.name not in begun and all(need in done for need in spec.needs)]
+    return max(ready, key=lambda spec: len(made_from(specs, spec.name)), default=None)
+
+
+def made_from(specs: Sequence[StageSpec], name: str) -> list[str]:
+    """A stage, and all that are made from its result; ``specs`` in an order in which each comes after its needs."""
+    names = [name]
+    for spec in specs:
+        if any(need in names for need in spec.needs):
+            names.append(spec.name)
+    return names
 
 
 class Keeper:
@@ -126,7 +145,7 @@ class Keeper:
 
     def complete(self, name: str) -> bool:
         """Whether a stage was trained by its recipe; says why not where it was by another."""
-        recipe, kept = self.recipe(name), self._kept().get(name)
+        recipe, kept = self.recipe(name), self._kept(name)
         if kept is None or not all(self._run.has(output) for output in self._specs[name].outputs):
             return False
         changed = sorted(key for key in kept.keys() | recipe.keys() if kept.get(key) != recipe.get(key))
@@ -136,9 +155,10 @@ class Keeper:
 
     def replace(self, name: str) -> None:
         """Right before a stage's outputs are written: forget it and all that was made from what it replaces."""
-        stale = self._made_from(name)
-        self._run.save_json("stages", {key: value for key, value in self._kept().items() if key not in stale})
-        for output in (output for stage in stale for output in self._outputs(stage)):
+        stale = made_from([*self._specs.values()], name)
+        for stage in stale:
+            (self._run.folder / f"{_record(stage)}.json").unlink(missing_ok=True)
+        for output in (output for stage in stale for output in self._specs[stage].outputs):
             path = self._run.folder / output
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         self._run.save_json("config", self._config)
@@ -146,9 +166,7 @@ class Keeper:
 
     def commit(self, name: str, curve: Curve) -> None:
         """A stage's outputs are all written: it counts, and its checkpoints are no longer needed."""
-        curves = self._run.load_json("curves") if self._run.has("curves.json") else {}
-        self._run.save_json("curves", {**curves, name: curve})
-        self._run.save_json("stages", {**self._kept(), name: self.recipe(name)})
+        self._run.save_json(_record(name), {"recipe": self.recipe(name), "curve": curve})
         for checkpoint in self.checkpoint(name).parent.glob(f"{name}*"):
             shutil.rmtree(checkpoint) if checkpoint.is_dir() else checkpoint.unlink()
 
@@ -159,21 +177,17 @@ class Keeper:
     def forget_all(self) -> None:
         """Train everything again."""
         shutil.rmtree(self._run.folder / "checkpoints", ignore_errors=True)
-        (self._run.folder / "stages.json").unlink(missing_ok=True)
+        shutil.rmtree(self._run.folder / RECORDS, ignore_errors=True)
 
-    def _made_from(self, name: str) -> list[str]:
-        stale = [name]
-        for spec in (*self._specs.values(),):
-            if spec.name not in stale and any(need in stale for need in spec.needs):
-                stale.append(spec.name)
-        return stale
+    def _kept(self, name: str) -> Recipe | None:
+        if not self._run.has(f"{_record(name)}.json"):
+            return None
+        recipe: Recipe = self._run.load_json(_record(name))["recipe"]
+        return recipe
 
-    def _outputs(self, name: str) -> tuple[str, ...]:
-        return self._specs[name].outputs
 
-    def _kept(self) -> dict[str, Recipe]:
-        stages: dict[str, Recipe] = self._run.load_json("stages") if self._run.has("stages.json") else {}
-        return stages
+def _record(name: str) -> str:
+    return f"{RECORDS}/{name}"
 
 
 def _value(config: dict[str, Any], key: str) -> Any:

@@ -122,7 +122,7 @@ def test_a_run_holds_what_its_page_says(planted: tuple[DataSet, Run]) -> None:
     assert static["bias"].shape == (customers,)
     assert run.load_model("config", Config) == settings()
     assert run.load_model("blend", Blend).trend >= 0
-    assert set(run.load_json("curves")) == {"images", "fashion_dna", "style_lstm", "blend"}
+    assert {path.stem for path in (run.folder / "stages").iterdir()} == {"images", "fashion_dna", "style_lstm", "blend"}
     assert (run.folder / "residual" / "source.txt").read_text().startswith("small residual network")
     assert not list((run.folder / "checkpoints").iterdir())
     assert not list(run.folder.rglob(".*"))
@@ -161,7 +161,7 @@ def test_a_changed_configuration_retrains_from_there_on_and_says_why(
     train(data, again, settings(style_lstm={"epochs": 1}), lines)
     assert [line.split(":")[0] for line in lines.about("trained already")] == ["images", "fashion_dna"]
     assert lines.about("style_lstm: training again, because style_lstm.epochs changed")
-    assert len(again.load_json("curves")["style_lstm"]) == 1
+    assert len(again.load_json("stages/style_lstm")["curve"]) == 1
     assert again.load_model("config", Config).style_lstm.epochs == 1
 
 
@@ -212,7 +212,7 @@ def test_a_refit_learns_from_the_validation_window_too(planted: tuple[DataSet, R
     data, run = planted
     again = copy(run, tmp_path / "run")
     train(data, again, settings(style_lstm={"refit_epochs": 2}))
-    assert [row["epoch"] for row in again.load_json("curves")["style_lstm"]] == [1, 2, 3, 4, 1, 2]
+    assert [row["epoch"] for row in again.load_json("stages/style_lstm")["curve"]] == [1, 2, 3, 4, 1, 2]
     assert again.load_model("time_spec", TimeSpec).horizon == again.load_model("split", Split).cutoff
     assert areas(data, again)[1] > 0.8
 

@@ -7,7 +7,7 @@ import pytest
 
 from offline.config import Config
 from offline.run import Run, Split
-from offline.stages import Keeper, StageSpec, stages_of
+from offline.stages import Keeper, StageSpec, made_from, next_ready, stages_of
 
 SPLIT = Split(data_set="toy", fingerprint="f" * 64, validation_from=100, cutoff=200)
 
@@ -115,3 +115,44 @@ def test_every_stage_comes_after_all_that_it_needs() -> None:
     for spec in stages_of(config()):
         assert set(spec.needs) <= seen
         seen.add(spec.name)
+
+
+def test_what_is_made_from_a_stage_is_found_through_all_steps() -> None:
+    specs = stages_of(config())
+    assert made_from(specs, "title_encoder") == [
+        "title_encoder",
+        "query_memory",
+        "base_model",
+        "language_model",
+        "blend",
+    ]
+    assert made_from(specs, "blend") == ["blend"]
+
+
+def test_of_the_stages_that_can_begin_the_one_that_most_wait_for_comes_first() -> None:
+    """Two at a time: the long chain never waits for the short one, and every stage comes after what it needs."""
+    specs = stages_of(config())
+    done, begun, order = list[str](), list[str](), list[str]()
+    while len(done) < len(specs):
+        spec = next_ready(specs, done, begun) if len(begun) - len(done) < 2 else None
+        if spec is None:
+            done.append(next(name for name in begun if name not in done))  # that which began first
+            continue
+        assert set(spec.needs) <= set(done)
+        begun.append(spec.name)
+        order.append(spec.name)
+    assert order[:2] == ["title_encoder", "images"]
+    assert order.index("query_memory") < order.index("fashion_dna")
+    assert order[-1] == "blend"
+
+
+def test_records_of_stages_that_are_committed_at_once_do_not_meet(run: Run) -> None:
+    """Two keepers, each of which saw the run before the other wrote to it."""
+    one, other = keeper(run, config()), keeper(run, config())
+    one.replace("images")
+    other.replace("title_encoder")
+    for kept, name in ((other, "title_encoder"), (one, "images")):
+        for output in next(spec.outputs for spec in stages_of(config()) if spec.name == name):
+            run.path(output).touch()
+        kept.commit(name, [])
+    assert complete(run, config()) == {"images", "title_encoder", "id_embeddings"}

@@ -1,0 +1,77 @@
+"""A whole run of both halves, small: its stages side by side and in turn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import modiste
+from model_store.dataset import DataSet
+from offline import pipeline
+from offline.config import Config
+from offline.generating import GeneratingModel
+from offline.pipeline import stages_at_once, train
+from offline.run import Run
+from offline.stages import stages_of
+from offline.world import World
+
+SETTINGS = {
+    "seed": 3,
+    "threads": 1,
+    "device": "cpu",
+    "images": {"height": 16, "width": 12, "epochs": 1, "min_attribute_count": 2},
+    "fashion_dna": {"epochs": 2, "hidden": 32, "min_tag_count": 1},
+    "style_lstm": {"epochs": 1, "batch": 32},
+    "generation": {
+        "enabled": True,
+        "sessions": {"examples": 16, "held_out": 3},
+        "title_encoder": {"epochs": 1, "embedding": 16, "hidden": 16, "max_pairs": 500},
+        "id_embeddings": {"epochs": 1, "layers": 1, "inner": 16, "max_sequences": 200},
+        "language_model": {
+            "probes": 3,
+            "stand_in": {
+                "epochs": 1,
+                "hidden": 32,
+                "intermediate": 32,
+                "layers": 1,
+                "heads": 2,
+                "documents": 20,
+            },
+            "lora": {"batch": 8, "micro_batch": 8},
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    folder = tmp_path_factory.mktemp("shop") / "shop"
+    options = ["--articles", "200", "--customers", "120", "--days", "120", "--end", "2026-11-01"]
+    assert modiste.main(["shop", str(folder), *options]) == 0
+    return DataSet.open(folder)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_a_run_is_the_same_whether_its_stages_are_trained_side_by_side_or_in_turn(
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config.model_validate(SETTINGS)
+    runs = {cores: Run(tmp_path / str(cores)) for cores in (1, 2)}
+    for cores, run in runs.items():
+        monkeypatch.setattr(pipeline, "cores", lambda cores=cores: cores)
+        assert stages_at_once(config, World()) == cores
+        train(data, run, config)
+        assert {path.stem for path in (run.folder / "stages").iterdir()} == {spec.name for spec in stages_of(config)}
+        assert GeneratingModel.of_run(run, data) is not None
+        assert not list((run.folder / "checkpoints").iterdir())
+    for name in ("article_dna", "style_lstm", "generation/titles", "generation/ids"):
+        for key, value in runs[1].load_arrays(name).items():
+            # Another process rounds otherwise, and Adam's first steps are as long for a gradient of almost nothing.
+            np.testing.assert_allclose(runs[2].load_arrays(name)[key], value, atol=0.02, err_msg=f"{name}, {key}")
