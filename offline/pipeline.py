@@ -9,7 +9,9 @@ beside it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +33,7 @@ from offline.run import Run
 from offline.side_by_side import SideBySide, Work, cores
 from offline.stages import StageSpec, next_ready, stages_of
 from offline.style_stages import train_fashion_dna, train_images, train_style_lstm
-from offline.world import World
+from offline.world import World, free_port, joined_world
 
 TRAIN: dict[str, Callable[[Context], None]] = {
     "images": train_images,
@@ -98,22 +100,42 @@ def _train_in_turn(context: Context) -> None:
             context.world.wait()
 
 
+@dataclass(frozen=True)
+class _Share:
+    """One process's share of a stage: it is number ``rank`` of ``size``, who meet at ``port``."""
+
+    stage: str
+    rank: int
+    size: int
+    port: int
+
+    def __str__(self) -> str:
+        return self.stage
+
+
 def _train_side_by_side(context: Context, most: int) -> None:
+    """Each stage as soon as it can begin, and where it gains from more than one process, in all that are free then."""
     specs = stages_of(context.config)
     opened = partial(_open_in_process, context.data.folder, context.run.folder, context.config)
-    done, begun = set[str](), set[str]()
-    processes: SideBySide[str, None]
+    done, begun, at_work = set[str](), set[str](), Counter[str]()
+    processes: SideBySide[_Share, None]
     with SideBySide(most, opened, context.progress) as processes:
         while len(done) < len(specs):
-            spec = next_ready(specs, done, begun) if processes.idle else None
+            spec = next_ready(specs, done, begun) if processes.free else None
             if spec is None:
-                done.add(processes.finished()[0])
-            elif _trained_already(context, spec):
-                begun.add(spec.name)
+                stage = processes.finished()[0].stage
+                at_work[stage] -= 1
+                if not at_work[stage]:
+                    done.add(stage)
+                continue
+            begun.add(spec.name)
+            if _trained_already(context, spec):
                 done.add(spec.name)
-            else:
-                begun.add(spec.name)
-                processes.begin(spec.name)
+                continue
+            at_work[spec.name] = size = processes.free if spec.shared else 1
+            port = free_port() if size > 1 else 0
+            for rank in range(size):
+                processes.begin(_Share(spec.name, rank, size, port))
 
 
 def _trained_already(context: Context, spec: StageSpec) -> bool:
@@ -123,8 +145,14 @@ def _trained_already(context: Context, spec: StageSpec) -> bool:
     return complete
 
 
-def _open_in_process(data: Path, run: Path, config: Config, progress: Progress) -> Work[str, None]:
-    """Stages by name, in a process that trains some of them."""
+def _open_in_process(data: Path, run: Path, config: Config, progress: Progress) -> Work[_Share, None]:
+    """Shares of stages, in a process that trains some of them."""
     torch.set_num_threads(config.threads)
     context = Context(DataSet.open(data), Run(run), config, progress, World())
-    return lambda name: TRAIN[name](context)
+
+    def train_share(share: _Share) -> None:
+        with joined_world(share.rank, share.size, share.port, config.threads) as world:
+            context.world, context.progress = world, progress if world.first else Silent()
+            TRAIN[share.stage](context)
+
+    return train_share

@@ -66,7 +66,15 @@ class Console:
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
-        interval = 0.2 if sys.stderr.isatty() else 10.0
+        interval, position = (0.2, None) if sys.stderr.isatty() else (10.0, 0)  # in a log, bars do not stand in order
         bar: tqdm[Any]
-        with tqdm(desc=title, total=total, initial=done, mininterval=interval, dynamic_ncols=True, leave=False) as bar:
+        with tqdm(
+            desc=title,
+            total=total,
+            initial=done,
+            mininterval=interval,
+            position=position,
+            dynamic_ncols=True,
+            leave=False,
+        ) as bar:
             yield _TqdmBar(bar)

@@ -56,12 +56,12 @@ class SideBySide(Generic[Task, Result]):
             process.stop()
 
     @property
-    def idle(self) -> bool:
-        """Whether another piece of work can begin."""
-        return len(self._processes) < self._most or any(process.task is None for process in self._processes)
+    def free(self) -> int:
+        """How many further pieces of work can begin now."""
+        return self._most - sum(process.task is not None for process in self._processes)
 
     def begin(self, task: Task) -> None:
-        """Give a piece of work to a process that has none. Only where one is ``idle``."""
+        """Give a piece of work to a process that has none. Only where one is ``free``."""
         process = next((process for process in self._processes if process.task is None), None)
         if process is None:
             process = _Process.started(self._opened)
@@ -86,7 +86,7 @@ class SideBySide(Generic[Task, Result]):
         """Every piece of work with what came of it, in the order in which they are done."""
         begun = 0
         for done in range(len(tasks)):
-            while begun < len(tasks) and self.idle:
+            while begun < len(tasks) and self.free:
                 self.begin(tasks[begun])
                 begun += 1
             assert begun > done

@@ -28,7 +28,8 @@ Recipe = dict[str, Any]
 class StageSpec:
     """One stage: what it writes into the run, which stages it is made from, which configuration keys it reads.
 
-    A key names a value or a whole section (``fashion_dna``, ``generation.mixup``); ``split``: whether it looks at time.
+    A key names a value or a whole section (``fashion_dna``, ``generation.mixup``); ``split``: whether it looks at time;
+    ``shared``: whether it gains from a second process, which then takes a share of each batch.
     """
 
     name: str
@@ -36,6 +37,7 @@ class StageSpec:
     needs: tuple[str, ...]
     keys: tuple[str, ...]
     split: bool = True
+    shared: bool = False
 
 
 STYLE_STAGES = (
@@ -90,6 +92,7 @@ GENERATION_STAGES = (
         ("adapter", "generation/llm", "generation/llm_embedded", "generation/spec.json", "effects.json"),
         ("base_model", "id_embeddings"),
         ("generation.mixup", "generation.sessions", "generation.language_model"),
+        shared=True,
     ),
 )
 BLEND = "blend"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,3 +77,39 @@ def open_world(device: str, threads: int = 0) -> Iterator[World]:
         yield World(dist.get_rank(), size, place)
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def joined_world(rank: int, size: int, port: int, threads: int) -> Iterator[World]:
+    """A world of ``size`` processes on this CPU, who meet at ``port``, as if ``torchrun`` had started them."""
+    if size == 1:
+        yield World()
+        return
+    names = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": size,
+        "LOCAL_WORLD_SIZE": size,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": threads,
+    }
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    try:
+        with open_world("cpu", threads) as world:
+            yield world
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens at."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port

@@ -64,11 +64,11 @@ def sleeper(folder: Path) -> int:
 def test_pieces_of_work_are_done_side_by_side(tmp_path: Path) -> None:
     with processes(tmp_path) as both:
         both.begin("meet a b")
-        assert both.idle
+        assert both.free == 1
         both.begin("meet b a")
-        assert not both.idle
+        assert not both.free
         assert {both.finished()[0], both.finished()[0]} == {"meet a b", "meet b a"}
-        assert both.idle
+        assert both.free == 2
 
 
 def test_all_pieces_are_done_each_with_what_came_of_it(tmp_path: Path) -> None:

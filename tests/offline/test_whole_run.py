@@ -71,7 +71,7 @@ def test_a_run_is_the_same_whether_its_stages_are_trained_side_by_side_or_in_tur
         assert {path.stem for path in (run.folder / "stages").iterdir()} == {spec.name for spec in stages_of(config)}
         assert GeneratingModel.of_run(run, data) is not None
         assert not list((run.folder / "checkpoints").iterdir())
-    for name in ("article_dna", "style_lstm", "generation/titles", "generation/ids"):
+    for name in ("article_dna", "style_lstm", "generation/titles", "generation/ids", "adapter/adapter_model"):
         for key, value in runs[1].load_arrays(name).items():
             # Another process rounds otherwise, and Adam's first steps are as long for a gradient of almost nothing.
             np.testing.assert_allclose(runs[2].load_arrays(name)[key], value, atol=0.02, err_msg=f"{name}, {key}")
