@@ -20,11 +20,10 @@ stock at that moment.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -80,11 +79,9 @@ def find_examples(
     if most is not None and len(orders) > most:
         orders = [orders[place] for place in np.sort(rng.choice(len(orders), most, replace=False))]
     examples = []
-    for index, group in groupby(orders, key=lambda order: order.customer):
-        events = log.events(index)
-        for order in group:
-            session = _latest(events[: order.before], actions, data.article_ids[order.target])
-            examples.append(Example(log.customer_ids[index], order.time, tuple(session), order.target))
+    for order in orders:
+        session = _latest(log.history(order.customer), order.before, actions, data.article_ids[order.target])
+        examples.append(Example(log.customer_ids[order.customer], order.time, tuple(session), order.target))
     return examples
 
 
@@ -170,20 +167,29 @@ class _Log:
 
     def __init__(self, table: pa.Table, customer_ids: list[str], offsets: NDArray[np.int64]):
         self._columns = {name: table[name].combine_chunks() for name in _COLUMNS}
-        self._timestamp = tables.seconds(table["timestamp"].combine_chunks())
         self._offsets, self.customer_ids = offsets, customer_ids
+        self.timestamp = tables.seconds(table["timestamp"].combine_chunks())
+        self._of_type = {kind: self._are(kind) for kind in EventType}
 
     def bought_since(self, since: int) -> NDArray[np.int64]:
         """Numbers of the customers who bought something from ``since`` on."""
-        bought = pc.equal(self._columns["type"], EventType.PURCHASE.value).to_numpy(zero_copy_only=False)
-        places = np.flatnonzero(bought & (self._timestamp >= since))
+        places = np.flatnonzero(self._of_type[EventType.PURCHASE] & (self.timestamp >= since))
         customers: NDArray[np.int64] = np.unique(np.searchsorted(self._offsets, places, side="right") - 1)
         return customers
 
-    def events(self, customer: int) -> list[Event]:
-        """Records of customer number ``customer``; not validated again, as the data set was when it was opened."""
-        low, high = int(self._offsets[customer]), int(self._offsets[customer + 1])
-        columns = [self._columns[name].slice(low, high - low).to_pylist() for name in _COLUMNS]
+    def history(self, customer: int) -> _History:
+        """The events of customer number ``customer``."""
+        return _History(self, customer, int(self._offsets[customer]), int(self._offsets[customer + 1]))
+
+    def places(self, low: int, high: int, *kinds: EventType) -> NDArray[np.int64]:
+        """Where between two places of the log events of ``kinds`` are, in order."""
+        chosen = np.logical_or.reduce([self._of_type[kind][low:high] for kind in kinds])
+        places: NDArray[np.int64] = np.flatnonzero(chosen) + low
+        return places
+
+    def events(self, customer: int, places: NDArray[np.int64]) -> list[Event]:
+        """Records of a customer's events; not validated again, as the data set was when it was opened."""
+        columns = [self._columns[name].take(pa.array(places)).to_pylist() for name in _COLUMNS]
         return [
             Event.model_construct(
                 event_id=event_id,
@@ -196,9 +202,54 @@ class _Log:
                 position=None,
             )
             for event_id, kind, article_id, query, order_id, timestamp in zip(
-                *columns, self._timestamp[low:high].tolist(), strict=True
+                *columns, self.timestamp[places].tolist(), strict=True
             )
         ]
+
+    def _are(self, kind: EventType) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = pc.equal(self._columns["type"], kind.value).to_numpy(zero_copy_only=False)
+        return found
+
+
+@dataclass(frozen=True)
+class _History:
+    """One customer's events, places ``low`` to ``high`` of the log; a record is made only of what is asked for.
+
+    A record costs some 15 µs, and most of a long history is never looked at.
+    """
+
+    log: _Log
+    customer: int
+    low: int
+    high: int
+
+    def before(self, time: int) -> int:
+        """How many events come strictly before ``time``."""
+        return int(np.searchsorted(self.log.timestamp[self.low : self.high], time, side="left"))
+
+    def events(self, start: int, end: int) -> list[Event]:
+        """Events from number ``start`` to before number ``end``."""
+        return self.log.events(self.customer, np.arange(self.low + start, self.low + end))
+
+    def trade(self, end: int) -> list[Event]:
+        """Purchases and returns among the first ``end`` events."""
+        return self._of(end, EventType.PURCHASE, EventType.RETURN)
+
+    def looked(self, end: int, but: str) -> bool:
+        """Whether there is a search among the first ``end`` events, or a click on another article than ``but``."""
+        return self._first_search < end or any(event.article_id != but for event in self._of(end, EventType.CLICK))
+
+    @cached_property
+    def _first_search(self) -> int:
+        searches = self.log.places(self.low, self.high, EventType.SEARCH)
+        return int(searches[0]) - self.low if len(searches) else self.high - self.low
+
+    def time(self, number: int) -> int:
+        """The moment of an event."""
+        return int(self.log.timestamp[self.low + number])
+
+    def _of(self, end: int, *kinds: EventType) -> list[Event]:
+        return self.log.events(self.customer, self.log.places(self.low, self.low + end, *kinds))
 
 
 class _Offer:
@@ -231,9 +282,10 @@ def _read_log(data: DataSet, until: int) -> _Log:
 
 def _orders(log: _Log, customer: int, offer: _Offer, since: int, rng: np.random.Generator) -> Iterator[_Order]:
     """The orders of one customer from ``since`` on that give an example."""
-    events = log.events(customer)
-    kept = {purchase.event_id for purchase in effective_history(events)[0]}
-    for purchases in _by_order(events):
+    history = log.history(customer)
+    trade = history.trade(history.high - history.low)
+    kept = {purchase.event_id for purchase in effective_history(trade)[0]}
+    for purchases in _by_order(trade):
         time = purchases[0].timestamp
         if time < since:
             continue
@@ -241,8 +293,8 @@ def _orders(log: _Log, customer: int, offer: _Offer, since: int, rng: np.random.
         if not len(targets):
             continue
         target = int(targets[rng.integers(len(targets))])
-        before = bisect_left(events, time, key=lambda event: event.timestamp)
-        if _has_session(events[:before], offer.article_ids[target]):
+        before = history.before(time)
+        if history.looked(before, offer.article_ids[target]) or effective_history(history.trade(before))[0]:
             yield _Order(customer, time, before, target)
 
 
@@ -256,17 +308,8 @@ def _by_order(events: Sequence[Event]) -> list[list[Event]]:
     return list(orders.values())
 
 
-def _has_session(events: Sequence[Event], target: str) -> bool:
-    """Whether ``session_events`` would find anything, told without sorting wherever that is possible."""
-    looked = any(
-        event.type is EventType.SEARCH or (event.type is EventType.CLICK and event.article_id != target)
-        for event in events
-    )
-    return looked or bool(effective_history(events)[0])
-
-
-def _latest(events: Sequence[Event], most: int, target: str) -> list[Event]:
-    """What ``session_events`` gives for all of ``events``, from no more of the latest than are needed.
+def _latest(history: _History, before: int, most: int, target: str) -> list[Event]:
+    """What ``session_events`` gives for the first ``before`` events, from no more of the latest than are needed.
 
     A return takes out the latest purchase of its article, so one in the part that is read never depends on what lies
     before it, provided that no moment is cut in two. The first action that is found there may repeat the one before,
@@ -274,9 +317,9 @@ def _latest(events: Sequence[Event], most: int, target: str) -> list[Event]:
     """
     read = _LOOK_BACK * (most + 1)
     while True:
-        start = max(len(events) - read, 0)
-        start = bisect_left(events, events[start].timestamp, key=lambda event: event.timestamp)
-        session = session_events(events[start:], most + 1, without_clicks_on=frozenset({target}))
+        start = history.before(history.time(max(before - read, 0)))
+        events = history.events(start, before)
+        session = session_events(events, most + 1, without_clicks_on=frozenset({target}))
         if start == 0 or len(session) > most:
             return session[-most:]
         read *= 2
