@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 
 from model_store.article_features import ArticleEncoder, ArticleFeatures, ArticleSpec, article_tags
 from model_store.dataset import DataSet
-from model_store.time_features import TimeSpec
 from offline.config import Config
 from offline.models.fashion_dna import FashionDnaNetwork
 from offline.models.residual import ResidualNetwork, residual_network_from_folder
 from offline.models.style_lstm import StyleLstmNetwork
 from offline.progress import Progress
 from offline.run import Run
+from offline.style_lstm import trained_network
 
 _CHUNK = 4_096
 _ENCODE_BATCH = 1_024
@@ -134,6 +134,4 @@ def load_networks(run: Run) -> tuple[ResidualNetwork, FashionDnaNetwork, StyleLs
     residual = residual_network_from_folder(run.existing("residual/config.json").parent)
     fashion_dna = build_fashion_dna(config, spec, residual.size)
     fashion_dna.load_state_dict(load_file(run.existing("fashion_dna.safetensors")))
-    style_lstm = StyleLstmNetwork(run.load_model("time_spec", TimeSpec).step_size, config.style_lstm.dropout)
-    style_lstm.load_state_dict(load_file(run.existing("style_lstm.safetensors")))
-    return residual.eval(), fashion_dna.eval(), style_lstm.eval()
+    return residual.eval(), fashion_dna.eval(), trained_network(run)

@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline.blend import fit_blend
-from offline.context import Context, tensors
+from offline.context import Context
 from offline.generating import GeneratingModel, sessions_before
-from offline.models.style_lstm import StyleLstmNetwork
-from offline.style_lstm import customer_index, styles_at
+from offline.style_lstm import customer_index, styles_at, trained_network
 
 
 def train_blend(context: Context) -> None:
@@ -18,10 +17,8 @@ def train_blend(context: Context) -> None:
         return
     run, known = context.run, context.known
     time_spec, dna = context.time_spec, run.load_arrays("article_dna")["dna"]
-    network = StyleLstmNetwork(time_spec.step_size)
-    network.load_state_dict(tensors(run.load_arrays("style_lstm")))
     index = customer_index(known.training, known.window.customers)
-    styles = styles_at(network, time_spec, dna, known.training, index, known.window.times)
+    styles = styles_at(trained_network(run), time_spec, dna, known.training, index, known.window.times)
     lists = _generated_lists(context)
     fitted = fit_blend(known.window, dna, styles, known.all, context.data.created_at, lists)
     alone, chosen = fitted.tried[0], next(entry for entry in fitted.tried if entry[0] == fitted.blend.trend)

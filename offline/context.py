@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from model_store.dataset import DataSet, Purchases
@@ -98,8 +96,3 @@ class Context:
 def weights(network: Any) -> dict[str, NDArray[Any]]:
     """A network's weights as arrays."""
     return {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
-
-
-def tensors(arrays: dict[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
-    """Weights that ``weights`` gave, for ``load_state_dict``."""
-    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}

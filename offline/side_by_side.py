@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ from typing import Any, Generic, TypeVar, cast
 
 from model_store.errors import ModisteError, TrainingError
 from offline.progress import Bar, Progress
+
+_GRACE = 5.0  # seconds that a process has to end in
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -38,8 +41,7 @@ class SideBySide(Generic[Task, Result]):
     """Up to ``most`` processes, each at one piece of work at a time.
 
     ``opened`` is called once in each with the progress to report to, for what does its work. It is pickled, and so are
-    pieces, results and what is raised. Leaving the ``with`` block ends processes that are still at work, as a kill
-    would.
+    pieces, results and what is raised. Leaving the ``with`` block ends processes, at work or not.
     """
 
     def __init__(self, most: int, opened: Callable[[Progress], Work[Task, Result]], progress: Progress):
@@ -150,14 +152,18 @@ class _Process(Generic[Task, Result]):
     def stop(self) -> None:
         for stack, _ in self.bars.values():
             stack.close()
-        self.process.terminate()
+        self.connection.close()  # which ends it where it waits for work
+        if self.task is not None:
+            self.process.terminate()
+        self.process.join(_GRACE)
+        self.process.kill()
         self.process.join()
-        self.connection.close()
 
 
 def _serve(connection: Connection[tuple[Any, ...], Task], opened: Callable[[Progress], Work[Task, Result]]) -> None:
     """What a process does: one piece of work after the other, until the one that started it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all; whoever started this one ends it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     work: Work[Task, Result] | None = None
     while True:

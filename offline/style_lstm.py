@@ -22,15 +22,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from model_store import DNA_SIZE
 from model_store.dataset import Purchases
 from model_store.errors import TrainingError
 from model_store.time_features import TimeSpec, encode_history, encode_steps
-from offline.config import StyleLstmConfig
+from offline.config import Config, StyleLstmConfig
 from offline.models.style_lstm import LOSSES, Loss, StyleLstmNetwork
 from offline.negatives import NegativeSampler
+from offline.run import Run
 from offline.training import Rows
 from offline.validation import Window, auc, ranks
 
@@ -169,6 +171,14 @@ def length_batches(length: Int64, size: int, rng: np.random.Generator) -> list[R
         group = group[np.argsort(length[group], kind="stable")]
         batches += [group[start : start + size] for start in range(0, len(group), size)]
     return [batches[index] for index in rng.permutation(len(batches))]
+
+
+def trained_network(run: Run) -> StyleLstmNetwork:
+    """The style LSTM of a run, in evaluation mode, on the CPU. Raises InvalidConfig where it is not trained yet."""
+    dropout = run.load_model("config", Config).style_lstm.dropout
+    network = StyleLstmNetwork(run.load_model("time_spec", TimeSpec).step_size, dropout)
+    network.load_state_dict(load_file(run.existing("style_lstm.safetensors")))
+    return network.eval()
 
 
 # --- reading styles -------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from model_store.bundle import Blend
 from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig
 from model_store.time_features import TimeSpec
-from offline.article_tables import load_networks
 from offline.evaluation.metrics import Estimate, Figures, Float64, Scorecard, bootstrap, estimate
 from offline.evaluation.rankings import (
     COMPARED,
@@ -31,7 +30,7 @@ from offline.evaluation.window import Task, Window, choose_window, make_task
 from offline.generating import GeneratingModel, sessions_before
 from offline.progress import Progress
 from offline.run import Run, Split
-from offline.style_lstm import styles_at
+from offline.style_lstm import styles_at, trained_network
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def _generated_lists(task: Task, data: DataSet, run: Run, progress: Progress) ->
 
 def _rankings(task: Task, run: Run, generated: _Generated | None) -> tuple[list[Ranking], StaticStyles]:
     dna = run.load_arrays("article_dna")["dna"]
-    network = load_networks(run)[2]
+    network = trained_network(run)
     trained = run.load_arrays("static")
     static = static_styles(task.customer_ids, run.load_json("static_customers"), trained["style"])
     style = styles_at(
