@@ -7,12 +7,15 @@ EXTRAS ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(EXTRAS)
+# With what develops and tests beside what serves and trains.
+DEV_STAMP := $(STAMP)-dev
 # vLLM's CPU build, which needs other versions than ours of what both use; 2 GB, for tests alone.
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 SHOP := var/data/shop
 # Sizes of the sample shop, as `modiste shop --help` lists them.
 SHOP_OPTIONS ?=
+COMMA := ,
 STORE := $(or $(MODISTE_STORE),model_store/bundles)
 
 .DEFAULT_GOAL := help
@@ -45,16 +48,16 @@ endif
 # Files of tests, two at a time: most of them keep one core busy.
 PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile
 
-test: $(STAMP) ## the whole default test suite
+test: $(DEV_STAMP) ## the whole default test suite
 	@$(PYTEST)
 
-test-slow: $(STAMP) ## what takes minutes: a fresh environment, the whole quick start, trainings at full size
+test-slow: $(DEV_STAMP) ## what takes minutes: a fresh environment, the whole quick start, trainings at full size
 	@$(PYTEST) -m "slow and not vllm"
 
-test-vllm: $(STAMP) $(VLLM_STAMP) ## the text generators against a real vLLM on the CPU, in an environment of its own
+test-vllm: $(DEV_STAMP) $(VLLM_STAMP) ## the text generators against a real vLLM on the CPU, in an environment of its own
 	@$(BIN)/pytest -q -m vllm tests/vllm tests/service/generation
 
-check: $(STAMP) ## format, lint, strict types, walls between the rooms
+check: $(DEV_STAMP) ## format, lint, strict types, walls between the rooms
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -66,13 +69,23 @@ bench: $(STAMP) ## measure speed and memory; writes var/bench.json
 clean: ## remove the environment and all that was generated, but for var/ and bundles
 	rm -rf $(VENV) $(VLLM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-# The environment, from pip alone; the constraints pin every package, so that builds are reproducible.
-$(STAMP): pyproject.toml requirements/constraints.txt
+# The environment, from pip alone; the constraints pin every package, so that builds are reproducible. Modules are
+# compiled when they are first imported: to compile all of them takes as long as to install them.
+unexport PYTHONDONTWRITEBYTECODE
+define install
 	@$(PYTHON) -c 'import sys; assert sys.version_info[:2] >= (3, 11)' || { echo "make: $(PYTHON) is missing or older than 3.11; name another with PYTHON=…" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing packages into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c requirements/constraints.txt -e '.[$(EXTRAS),service,offline,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-compile -c requirements/constraints.txt -e '.[$(1)]'
+endef
+
+$(STAMP): pyproject.toml requirements/constraints.txt
+	$(call install,$(EXTRAS)$(COMMA)service$(COMMA)offline)
 	@touch $@
+
+$(DEV_STAMP): pyproject.toml requirements/constraints.txt
+	$(call install,$(EXTRAS)$(COMMA)service$(COMMA)offline$(COMMA)dev)
+	@touch $(STAMP) $@
 
 $(VLLM_STAMP): requirements/vllm.txt
 	@test -x $(VLLM)/bin/pip || $(PYTHON) -m venv --clear $(VLLM)

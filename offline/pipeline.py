@@ -10,7 +10,6 @@ beside it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,34 +17,13 @@ from pathlib import Path
 import torch
 
 from model_store.dataset import DataSet
-from offline.blend_stage import train_blend
 from offline.config import Config
 from offline.context import Context
-from offline.generation_stages import (
-    build_query_memory,
-    train_base,
-    train_ids,
-    train_language_model,
-    train_titles,
-)
 from offline.progress import Progress, Silent
 from offline.run import Run
 from offline.side_by_side import SideBySide, Work, cores
 from offline.stages import StageSpec, next_ready, stages_of
-from offline.style_stages import train_fashion_dna, train_images, train_style_lstm
 from offline.world import World, free_port, joined_world
-
-TRAIN: dict[str, Callable[[Context], None]] = {
-    "images": train_images,
-    "fashion_dna": train_fashion_dna,
-    "style_lstm": train_style_lstm,
-    "title_encoder": train_titles,
-    "id_embeddings": train_ids,
-    "query_memory": build_query_memory,
-    "base_model": train_base,
-    "language_model": train_language_model,
-    "blend": train_blend,
-}
 
 _CHAINS = 3  # of stages that begin with none but the data
 
@@ -94,6 +72,8 @@ def stages_at_once(config: Config, world: World) -> int:
 
 
 def _train_in_turn(context: Context) -> None:
+    from offline.trainers import TRAIN  # noqa: PLC0415 (seconds, which who leaves the work to others need not wait)
+
     for spec in stages_of(context.config):
         if not _trained_already(context, spec):
             TRAIN[spec.name](context)
@@ -147,6 +127,8 @@ def _trained_already(context: Context, spec: StageSpec) -> bool:
 
 def _open_in_process(data: Path, run: Path, config: Config, progress: Progress) -> Work[_Share, None]:
     """Shares of stages, in a process that trains some of them."""
+    from offline.trainers import TRAIN  # noqa: PLC0415
+
     torch.set_num_threads(config.threads)
     context = Context(DataSet.open(data), Run(run), config, progress, World())
 

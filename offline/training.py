@@ -160,7 +160,9 @@ class _Trainer:
         self._checkpoint, self._world, self._progress = checkpoint, world, progress
         self._network = stage.network.to(world.device)
         self._trained: nn.Module = self._network if world.size == 1 else DistributedDataParallel(self._network)
-        self._optimiser = torch.optim.AdamW(_parameter_groups(self._network, schedule.weight_decay), lr=schedule.lr)
+        self._optimiser = torch.optim.AdamW(
+            _parameter_groups(self._network, schedule.weight_decay), lr=schedule.lr, fused=True
+        )
         self._keep_last = keep_last
         self._dtype = _mixed(precision, world.device)
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=self._dtype is torch.float16)

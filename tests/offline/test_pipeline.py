@@ -24,10 +24,11 @@ from offline.config import Config
 from offline.context import make_split
 from offline.fashion_dna import static_styles
 from offline.models.residual import ResidualNetwork
-from offline.pipeline import TRAIN, train
+from offline.pipeline import train
 from offline.progress import Silent
 from offline.run import Run, Split
 from offline.style_lstm import customer_index, styles_at
+from offline.trainers import TRAIN
 from offline.validation import auc, make_window, ranks
 
 SETTINGS: dict[str, Any] = {
