@@ -16,6 +16,7 @@ SHOP := var/data/shop
 # Sizes of the sample shop, as `modiste shop --help` lists them.
 SHOP_OPTIONS ?=
 COMMA := ,
+EVERYTHING := $(EXTRAS)$(COMMA)service$(COMMA)offline$(COMMA)loadtests
 STORE := $(or $(MODISTE_STORE),model_store/bundles)
 
 .DEFAULT_GOAL := help
@@ -80,11 +81,11 @@ define install
 endef
 
 $(STAMP): pyproject.toml requirements/constraints.txt
-	$(call install,$(EXTRAS)$(COMMA)service$(COMMA)offline)
+	$(call install,$(EVERYTHING))
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml requirements/constraints.txt
-	$(call install,$(EXTRAS)$(COMMA)service$(COMMA)offline$(COMMA)dev)
+	$(call install,$(EVERYTHING)$(COMMA)dev)
 	@touch $(STAMP) $@
 
 $(VLLM_STAMP): requirements/vllm.txt
