@@ -20,11 +20,6 @@ from offline.query_memory import build_memory
 QUERIES = ["navy jacket", "red coat", "red", "striped dress", "8 inch heels", "платье", "coat in red"]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def own_embeddings(folder: Path, texts: list[str], **options: int) -> np.ndarray:
     """As transformers computes them, one text at a time, of length 1."""
     model, tokenizer = tiny_clip(folder, **options)

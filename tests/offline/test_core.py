@@ -38,12 +38,6 @@ SMALL = IdEmbeddingsConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 # --- the equations of Hou et al. 2022, computed again in numpy ---------------------------------------------------
 
 SEQUENCE = [2, 0, 3, 1]

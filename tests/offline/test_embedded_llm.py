@@ -31,11 +31,6 @@ from offline.progress import Silent
 from offline.sequences import Tokenised
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def llm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_language_model(tmp_path_factory.mktemp("llm") / request.param, request.param)

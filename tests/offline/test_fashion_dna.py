@@ -33,12 +33,6 @@ PURCHASES = purchases_of(
 ARTICLES = 8
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def table() -> ArticleTable:
     rng = np.random.default_rng(0)
     return ArticleTable(

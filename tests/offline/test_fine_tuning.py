@@ -13,115 +13,18 @@ import numpy as np
 import pytest
 import torch
 from fine_tuning_toys import CONFIG, LEARNING, random_examples, readable_examples, tuned
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
 from tiny_language_models import (
-    ARCHITECTURES,
-    VOCABULARY,
-    Architecture,
-    tiny_articles,
     tiny_language_model,
-    tiny_prompt,
 )
 
 from model_store.errors import InvalidConfig, TrainingError
-from model_store.prompts import PromptSpec, PromptWriter, response_text
-from model_store.records import Article
-from model_store.tokens import Tokenizer
 from offline.fine_tuning import fine_tune
-from offline.greedy import format_errors, greedy_answers
-from offline.language_models import open_model, quiet_transformers
-from offline.lora import can_quantise, merge
-from offline.responses import Batch, bucketed_batches, collate, perplexities, response_losses
+from offline.language_models import open_model
+from offline.lora import can_quantise
+from offline.responses import perplexities
 from offline.sequences import Tokenised
-
-tokens = st.lists(st.integers(1, VOCABULARY - 1), min_size=1, max_size=12).map(tuple)
-examples_of_any_length = st.lists(st.builds(Tokenised, prompt=tokens, response=tokens), min_size=1, max_size=6)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_language_model(tmp_path_factory.mktemp("base") / "llama", "llama")
-
-
-# --- what is learned from -----------------------------------------------------------------------------------------
-
-
-@given(examples_of_any_length)
-def test_labels_are_the_responses_tokens_and_nothing_else(examples: list[Tokenised]) -> None:
-    batch = collate(examples)
-    assert batch.token_ids.shape == batch.labels.shape
-    for example, ids, labels in zip(examples, batch.token_ids.tolist(), batch.labels.tolist(), strict=True):
-        start, end = len(example.prompt), len(example.prompt) + len(example.response)
-        assert tuple(ids[:end]) == example.prompt + example.response
-        assert labels == [-100] * start + list(example.response) + [-100] * (len(ids) - end)
-    assert batch.responses_from == min(len(example.prompt) for example in examples)
-
-
-def test_a_truncated_response_is_learned_as_far_as_it_goes_and_does_not_end(llama: Path) -> None:
-    tokenizer = Tokenizer.of_model(llama)
-    article = Article(article_id="a001", title="navy jacket " * 10, category="jacket")
-    writer = PromptWriter(PromptSpec(response_tokens=16), tokenizer)
-    response = writer.response_ids(article)
-    assert len(tokenizer.encode(response_text(article))) > 16
-    batch = collate([Tokenised((5, 6, 7), tuple(response))])
-    learned = batch.labels[batch.labels != -100].tolist()
-    assert learned == tokenizer.encode(response_text(article))[:16]
-    assert tokenizer.end not in learned
-
-
-@settings(max_examples=10)
-@given(examples=examples_of_any_length)
-def test_losses_are_those_of_each_response_alone(llama: Path, examples: list[Tokenised]) -> None:
-    model = open_model(llama)
-    with torch.no_grad():
-        losses = response_losses(model, collate(examples)).sum(1)
-        expected = [_loss_by_hand(model, example).sum() for example in examples]
-    np.testing.assert_allclose(losses.numpy(), expected, rtol=2e-5)
-    found = perplexities(model, examples, batch=2)
-    by_hand = [np.exp(_loss_by_hand(model, example).mean()) for example in examples]
-    np.testing.assert_allclose(found, by_hand, rtol=2e-5)
-
-
-def _loss_by_hand(model: Any, example: Tokenised) -> np.ndarray:
-    """−log softmax of the whole sequence's logits at the response's tokens, in float64 numpy."""
-    with torch.no_grad():
-        logits = model(torch.tensor([example.prompt + example.response])).logits[0].double().numpy()
-    places = np.arange(len(example.prompt), len(example.prompt) + len(example.response))
-    rows = logits[places - 1]
-    return np.log(np.exp(rows).sum(1)) - rows[np.arange(len(places)), list(example.response)]
-
-
-@given(
-    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=80), size=st.integers(1, 9), seed=st.integers(0, 2**32)
-)
-def test_every_example_is_in_exactly_one_batch(lengths: list[int], size: int, seed: int) -> None:
-    examples = [Tokenised((1,) * length, (2,)) for length in lengths]
-    batches = bucketed_batches(examples, np.arange(len(examples)), size, np.random.default_rng(seed))
-    assert sorted(row for batch in batches for row in batch) == list(range(len(examples)))
-    assert all(1 <= len(batch) <= size for batch in batches)
-
-
-def test_batches_hold_little_padding_and_come_in_another_order_each_epoch() -> None:
-    rng = np.random.default_rng(0)
-    examples = [Tokenised((1,) * int(length), (2,)) for length in rng.integers(10, 500, 640)]
-    batches = bucketed_batches(examples, np.arange(640), 16, np.random.default_rng(1))
-    padded = sum(len(batch) * max(len(examples[row].prompt) for row in batch) for batch in batches)
-    assert padded < 1.1 * sum(len(example.prompt) for example in examples)
-    other = bucketed_batches(examples, np.arange(640), 16, np.random.default_rng(2))
-    assert [batch.tolist() for batch in batches] != [batch.tolist() for batch in other]
-    lengths = [len(examples[batch[0]].prompt) for batch in batches]
-    assert abs(np.corrcoef(lengths, np.arange(len(lengths)))[0, 1]) < 0.5  # not sorted from long to short
-
-
-# --- training -----------------------------------------------------------------------------------------------------
 
 
 def test_it_learns_what_can_be_learned_and_nothing_of_what_is_random(llama: Path, tmp_path: Path) -> None:
@@ -331,99 +234,3 @@ def test_a_base_in_four_bits_learns_too(llama: Path, tmp_path: Path) -> None:
         on_stage=lambda _, model: seen.append(perplexities(model, held_out, 32).mean()),
     )
     assert seen[-1] < 1.5
-
-
-# --- what the model writes ----------------------------------------------------------------------------------------
-
-
-def test_answers_in_batches_are_those_one_by_one(llama: Path) -> None:
-    tokenizer, model = Tokenizer.of_model(llama), open_model(llama)
-    prompts = [tokenizer.encode_prompt(tiny_prompt(article, actions))[-90:] for article, actions in
-               zip(tiny_articles(5), (1, 2, 3, 2, 1), strict=True)]  # fmt: skip
-    prompts[2] = prompts[2][-40:]
-    together = greedy_answers(model, prompts, 6, tokenizer.end, batch=3)
-    assert together == [greedy_answers(model, [prompt], 6, tokenizer.end)[0] for prompt in prompts]
-    for prompt, answer in zip(prompts, together, strict=True):
-        ids = list(prompt)
-        for token in answer:  # the likeliest token, each time, with no cache and no padding
-            with torch.no_grad():
-                assert int(model(torch.tensor([ids])).logits[0, -1].argmax()) == token
-            ids.append(token)
-
-
-def test_format_errors_of_a_model_that_knows_the_format_and_of_one_that_does_not(llama: Path, tmp_path: Path) -> None:
-    tokenizer = Tokenizer.of_model(llama)
-    prompts = [(7, number) for number in range(20, 36)]
-    response = (*tokenizer.encode(response_text(tiny_articles(1)[0])), tokenizer.end)
-    shares: dict[str, tuple[float, list[str]]] = {}
-    tuned(
-        llama,
-        tmp_path,
-        [Tokenised(prompt, response) for prompt in prompts] * 4,
-        LEARNING,
-        on_stage=lambda name, model: shares.update({name: format_errors(model, tokenizer, prompts, 40)}),
-    )
-    assert shares["base"][0] == 1.0
-    assert shares["all prompts"] == (0.0, [response_text(tiny_articles(1)[0])] * 16)
-
-
-# --- merging ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_merged_is_base_plus_adapter(tmp_path: Path, architecture: Architecture) -> None:
-    base = tiny_language_model(tmp_path / "base", architecture)
-    tuned(base, tmp_path)
-    out = tmp_path / "llm"
-    merge(base, tmp_path / "adapter", out)
-    with quiet_transformers():
-        adapted = PeftModel.from_pretrained(open_model(base), str(tmp_path / "adapter"))
-    ids = torch.randint(1, VOCABULARY, (3, 40), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        merged, both, alone = (model.eval()(ids).logits for model in (open_model(out), adapted, open_model(base)))
-    torch.testing.assert_close(merged, both, atol=1e-4, rtol=0)
-    assert (merged - alone).abs().max() > 0.01, "the adapter does something"
-
-
-def test_a_merged_model_is_whole_and_narrows_nothing(llama: Path, tmp_path: Path) -> None:
-    base = tiny_language_model(tmp_path / "base", "llama")
-    (base / "generation_config.json").write_text('{"top_k": 3, "top_p": 0.5, "temperature": 0.3, "do_sample": true}')
-    tuned(base, tmp_path)
-    out = tmp_path / "llm"
-    out.mkdir()
-    (out / "left_over").touch()
-    merge(base, tmp_path / "adapter", out)
-    assert sorted(path.name for path in out.iterdir()) == [
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-    ]  # fmt: skip
-    assert (out / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
-    sampling = json.loads((out / "generation_config.json").read_text())
-    assert (sampling["temperature"], sampling["top_p"], sampling["top_k"]) == (1.0, 1.0, 0)
-    assert sampling["eos_token_id"] == Tokenizer.of_model(out).end
-    assert str(tmp_path) not in (out / "config.json").read_text()
-    assert not list(tmp_path.glob(".llm*"))
-
-
-@pytest.mark.parametrize(("kept", "expected"), [("float32", "F32"), ("bfloat16", "BF16"), ("float16", "BF16")])
-def test_weights_stay_in_the_base_s_family_of_numbers(tmp_path: Path, kept: str, expected: str) -> None:
-    base = tiny_language_model(tmp_path / "base", "llama")
-    open_model(base, getattr(torch, kept)).save_pretrained(base)
-    tuned(base, tmp_path)
-    merge(base, tmp_path / "adapter", tmp_path / "llm")
-    weights = load_file(tmp_path / "llm" / "model.safetensors")
-    assert {value.dtype for value in weights.values()} == {{"F32": torch.float32, "BF16": torch.bfloat16}[expected]}
-    assert json.loads((tmp_path / "llm" / "config.json").read_text())["dtype"] in {"float32", "bfloat16"}
-
-
-def test_an_adapter_of_another_model_is_told_and_nothing_is_written(llama: Path, tmp_path: Path) -> None:
-    tuned(llama, tmp_path)
-    other = tiny_language_model(tmp_path / "falcon", "falcon")
-    with pytest.raises(InvalidConfig, match="is no adapter of falcon"):
-        merge(other, tmp_path / "adapter", tmp_path / "llm")
-    with pytest.raises(InvalidConfig, match="is no adapter of llama"):
-        merge(llama, tmp_path / "nowhere", tmp_path / "llm")
-    assert not (tmp_path / "llm").exists()
-
-
-def test_a_batch_says_where_its_responses_begin() -> None:
-    assert Batch(torch.zeros(1, 4, dtype=torch.int64), torch.tensor([[-100, -100, 3, 4]])).responses_from == 2

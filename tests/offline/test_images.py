@@ -38,12 +38,6 @@ SPEC = ArticleSpec(tags=(), fibres=(), log_price_mean=0, log_price_scale=1, imag
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 class Counting(ResidualNetwork):
     """Counts the pictures that pass through it."""
 

@@ -57,11 +57,6 @@ class Lines(Silent):
         return [line for line in self.lines if text in line]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[DataSet, Run]:
     torch.set_num_threads(1)

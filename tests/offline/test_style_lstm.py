@@ -45,12 +45,6 @@ PURCHASES = purchases_of(
 FIRST_OF_ORDER = [True, True, False, False, True, False, True, False, True]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def dna() -> np.ndarray:
     return np.random.default_rng(5).normal(size=(ARTICLES, DNA_SIZE)).astype(np.float32)
 

@@ -34,12 +34,6 @@ SMALL = TitleEncoderConfig(vocabulary=600, embedding=24, hidden=24, dropout=0.0,
 UNTIL, END = 700.0, 900.0
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def train(
     data: DataSet, folder: Path, config: TitleEncoderConfig = SMALL, progress: Progress | None = None, seed: int = 0
 ) -> TitleEncoder:

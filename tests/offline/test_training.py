@@ -22,11 +22,6 @@ SCRIPT = Path(training_toys.__file__)
 ROOT = SCRIPT.parents[1]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def trained(tmp_path: Path, **options: float) -> ToyStage:
     stage = ToyStage(**options)
     fit(stage, SCHEDULE, seed=3, checkpoint=tmp_path / "toy.pt", recipe="toy")

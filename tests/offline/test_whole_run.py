@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import modiste
 from model_store.dataset import DataSet
@@ -52,11 +51,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     options = ["--articles", "200", "--customers", "120", "--days", "120", "--end", "2026-11-01"]
     assert modiste.main(["shop", str(folder), *options]) == 0
     return DataSet.open(folder)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def test_a_run_is_the_same_whether_its_stages_are_trained_side_by_side_or_in_turn(
