@@ -266,7 +266,8 @@ class Config(_Section):
 
     ``device``: auto takes CUDA where there is one. ``precision``: auto is bfloat16 (or float16) with float32 weights
     on CUDA; the CPU computes in float32, language models in bfloat16 where it has instructions for that. ``threads``:
-    of one process on the CPU, 0: as torch chooses.
+    of one process on the CPU, and where there are cores for more, stages that need nothing of each other are trained in
+    processes side by side; 0: as many as torch chooses, in one process.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
