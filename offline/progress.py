@@ -78,3 +78,5 @@ class Console:
             leave=False,
         ) as bar:
             yield _TqdmBar(bar)
+        if position is None:  # a bar that stood below another leaves the cursor where it ended
+            print("\r", end="", file=sys.stderr, flush=True)

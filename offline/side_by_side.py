@@ -152,12 +152,14 @@ class _Process(Generic[Task, Result]):
     def stop(self) -> None:
         for stack, _ in self.bars.values():
             stack.close()
-        self.connection.close()  # which ends it where it waits for work
-        if self.task is not None:
+        if self.task is None:
+            self.connection.close()  # which ends it where it waits for work
+        else:
             self.process.terminate()
         self.process.join(_GRACE)
         self.process.kill()
         self.process.join()
+        self.connection.close()
 
 
 def _serve(connection: Connection[tuple[Any, ...], Task], opened: Callable[[Progress], Work[Task, Result]]) -> None:
@@ -175,7 +177,10 @@ def _serve(connection: Connection[tuple[Any, ...], Task], opened: Callable[[Prog
             work = work or opened(_Relay(connection))
             connection.send(("done", work(task)))
         except Exception as error:
-            connection.send(("failed", _sendable(error)))
+            try:
+                connection.send(("failed", _sendable(error)))
+            except OSError:  # nobody is there any more to tell
+                return
 
 
 def _end_with_parent() -> None:

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -59,6 +60,13 @@ def opened(folder: Path, progress: Progress) -> Work[str, str | None]:
         (folder / "asleep").write_text(str(os.getpid()))
         time.sleep(PATIENCE)
 
+    def chatter() -> None:
+        (folder / "asleep").write_text(str(os.getpid()))
+        deadline = time.monotonic() + PATIENCE
+        with progress.bar("talking", 1_000) as bar:
+            while time.monotonic() < deadline:
+                bar.advance()
+
     pieces: dict[str, Callable[..., str | None]] = {
         "meet": meet,
         "report": report,
@@ -66,6 +74,7 @@ def opened(folder: Path, progress: Progress) -> Work[str, str | None]:
         "stumble": stumble,
         "die": die,
         "sleep": sleep,
+        "chatter": chatter,
         "nothing": lambda: None,
         "echo": lambda text: text,
     }
@@ -77,7 +86,7 @@ def opened(folder: Path, progress: Progress) -> Work[str, str | None]:
     return work
 
 
-if __name__ == "__main__":  # python -m side_by_side_toys FOLDER: has a process sleep
-    with SideBySide(1, partial(opened, Path(sys.argv[1])), Silent()) as processes:
-        processes.begin("sleep")
+if __name__ == "__main__":  # python -m side_by_side_toys FOLDER PIECE: until Ctrl-C
+    with suppress(KeyboardInterrupt), SideBySide(1, partial(opened, Path(sys.argv[1])), Silent()) as processes:
+        processes.begin(sys.argv[2])
         processes.finished()

@@ -142,15 +142,29 @@ def test_a_process_that_is_killed_while_it_has_nothing_to_do_is_told_too(tmp_pat
             both.finished()
 
 
-def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
+def parent_of(piece: str, folder: Path) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
-    command = [sys.executable, "-m", "side_by_side_toys", str(tmp_path)]
-    parent = subprocess.Popen(command, env=environment)
-    asleep = sleeper(tmp_path)
-    assert is_alive(asleep)
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    wait_until(lambda: not is_alive(asleep))
+    command = [sys.executable, "-m", "side_by_side_toys", str(folder), piece]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize("piece", ["sleep", "chatter"])
+def test_no_process_outlives_a_killed_parent(tmp_path: Path, piece: str) -> None:
+    with parent_of(piece, tmp_path) as parent:
+        asleep = sleeper(tmp_path)
+        assert is_alive(asleep)
+        parent.send_signal(signal.SIGKILL)
+        wait_until(lambda: not is_alive(asleep))
+
+
+@pytest.mark.parametrize("piece", ["sleep", "chatter"])
+def test_a_parent_that_is_interrupted_ends_its_processes_without_a_word(tmp_path: Path, piece: str) -> None:
+    with parent_of(piece, tmp_path) as parent:
+        asleep = sleeper(tmp_path)
+        parent.send_signal(signal.SIGINT)
+        assert parent.communicate()[0] == ""
+        assert parent.returncode == 0
+    assert not is_alive(asleep)
 
 
 def test_ctrl_c_is_the_parents_alone(tmp_path: Path) -> None:
