@@ -75,7 +75,9 @@ def _train_in_turn(context: Context) -> None:
     from offline.trainers import TRAIN  # noqa: PLC0415 (seconds, which who leaves the work to others need not wait)
 
     for spec in stages_of(context.config):
-        if not _trained_already(context, spec):
+        complete = _trained_already(context, spec)
+        context.world.wait()  # or who comes late finds complete what the first process has trained meanwhile
+        if not complete:
             TRAIN[spec.name](context)
             context.world.wait()
 

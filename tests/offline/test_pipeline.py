@@ -27,9 +27,11 @@ from offline.models.residual import ResidualNetwork
 from offline.pipeline import train
 from offline.progress import Silent
 from offline.run import Run, Split
+from offline.stages import Keeper, stages_of
 from offline.style_lstm import customer_index, styles_at
 from offline.trainers import TRAIN
 from offline.validation import auc, make_window, ranks
+from offline.world import World
 
 SETTINGS: dict[str, Any] = {
     "seed": 1,
@@ -224,6 +226,23 @@ def test_two_processes_train_a_whole_run(planted: tuple[DataSet, Run], tmp_path:
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("the run is complete") == 1
     assert areas(data, Run(tmp_path / "run"))[1] > 0.8
+
+
+def test_no_process_trains_before_all_have_looked_what_is_trained_already(
+    planted: tuple[DataSet, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who comes late takes for complete what the first one has trained meanwhile, and waits for ever."""
+    happened: list[str] = []
+
+    class Telling(World):
+        def wait(self) -> None:
+            happened.append("wait")
+
+    for name in stages_of(settings()):
+        monkeypatch.setitem(TRAIN, name.name, lambda _: happened.append("train"))
+    monkeypatch.setattr(Keeper, "complete", lambda *_: happened.append("look"))
+    train(planted[0], Run(tmp_path / "run"), settings(), world=Telling())
+    assert happened == ["wait", *["look", "wait", "train", "wait"] * 4, "wait"]
 
 
 # --- time ---------------------------------------------------------------------------------------------------
