@@ -29,6 +29,9 @@ from offline.side_by_side import SideBySide, Work, cores
 Float32 = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
+WRITERS = 2
+"""Processes that write at once, each on a core of its own; each holds the language model, however large."""
+
 
 @dataclass(frozen=True)
 class GeneratingModel:
@@ -78,7 +81,7 @@ class GeneratingModel:
         return [position[rows] for rows in self.retrieval.lists(generated, lambda _: candidates)]
 
     def write(self, prompts: Sequence[Prompt | None], progress: Progress) -> list[Generated | None]:
-        """What the model writes for each prompt, at temperature 0, by a process on each core; None where there is none.
+        """What the model writes for each prompt at temperature 0, by ``WRITERS`` processes; None where there is none.
 
         Raises UnparseableGeneration where a response is none, which the regular expression rules out.
         """
@@ -88,7 +91,7 @@ class GeneratingModel:
         processes: SideBySide[_Asked, Generated]
         with (
             progress.bar("generations", len(asked)) as bar,
-            SideBySide(cores(), opened, progress) as processes,
+            SideBySide(min(WRITERS, cores()), opened, progress) as processes,
         ):
             for one, written in processes.all(asked):
                 generated[one.row] = written

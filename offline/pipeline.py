@@ -114,7 +114,9 @@ def _train_side_by_side(context: Context, most: int) -> None:
             if _trained_already(context, spec):
                 done.add(spec.name)
                 continue
-            at_work[spec.name] = size = processes.free if spec.shared else 1
+            # Each process holds the base that fine-tuning begins with: a named one may be too large for that.
+            shared = spec.shared and not context.config.generation.language_model.base
+            at_work[spec.name] = size = processes.free if shared else 1
             port = free_port() if size > 1 else 0
             for rank in range(size):
                 processes.begin(_Share(spec.name, rank, size, port))
