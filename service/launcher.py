@@ -1,7 +1,6 @@
 """``modiste serve``: what it starts, watches and stops — an embedded Redis where none is named, workers, generators.
 
-The launcher holds the listening socket, so that a worker that dies is replaced without a refused connection. Workers
-are fresh processes, never forks: FAISS and ONNX Runtime do not survive a fork.
+The launcher holds the listening socket, so that a worker that dies is replaced without a refused connection.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from model_store.bundle import MANIFEST, current_version
@@ -25,15 +24,14 @@ from service import embedded, welcome
 from service.generation.supervisor import Generators
 from service.lifeline import GRACE, follow
 from service.settings import Settings, variable
+from service.workers import Workers
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 2_048
 WATCH_INTERVAL = 0.2  # seconds between two looks at the children
 REMINDER = 15.0  # seconds between two lines that say why the service is not ready
-QUICK_DEATH = 10.0  # seconds; a worker that lives shorter counts as unable to start
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-MAX_QUICK_DEATHS = 3  # in a row, before the launcher gives up
 
 
 def check(settings: Settings, redis_folder: Path) -> None:
@@ -81,12 +79,6 @@ def _check_writable(folder: Path) -> None:
 
 
 @dataclass
-class _Worker:
-    process: subprocess.Popen[bytes]
-    started: float
-
-
-@dataclass
 class Launcher:
     """Starts everything that one service needs, and stops it again. ``run`` returns once asked to by a signal."""
 
@@ -94,9 +86,6 @@ class Launcher:
     environment: Mapping[str, str]
     redis_folder: Path = embedded.FOLDER
     seed_data: Path | None = None
-    _workers: list[_Worker] = field(default_factory=list)
-    _quick_deaths: int = 0
-    _generators: Generators | None = None
 
     def run(self) -> None:
         """Serve until SIGINT, SIGTERM or SIGHUP. Raises ModisteError where the service cannot start."""
@@ -149,69 +138,46 @@ class Launcher:
             self._run_workers(listener, url, server, port)
 
     def _run_workers(self, listener: socket.socket, url: str, server: embedded.EmbeddedRedis | None, port: int) -> None:
-        self._generators = Generators(self.settings, self._environment(url))
+        count, environment = self.settings.workers, self._environment(url)
+        parts = _Parts(Workers(count, listener, environment), Generators(self.settings, environment), server)
         try:
-            welcome.say(f"starting {self.settings.workers} worker{'s' if self.settings.workers > 1 else ''}")
-            for _ in range(self.settings.workers):
-                self._workers.append(self._start_worker(listener, url))
+            welcome.say(f"starting {count} worker{'s' if count > 1 else ''}")
+            parts.workers.start()
             address = welcome.Address(self.settings.host, port, self.environment.get(variable("api_keys"), ""))
             told = time.monotonic()
-            while not address.is_ready(self.settings.workers):
-                self._watch(listener, url, server)
+            while not parts.workers.ready:
+                parts.watch()
                 if time.monotonic() - told > REMINDER:
                     welcome.say(f"still not ready: {address.why_not_ready()}")
                     told = time.monotonic()
             address.announce(url)
             while True:
-                self._watch(listener, url, server)
+                parts.watch()
         finally:
             _ignore_signals()
-            self._generators.ask_to_stop()
-            self._stop_workers()
-            self._generators.stop()
-
-    def _watch(self, listener: socket.socket, url: str, server: embedded.EmbeddedRedis | None) -> None:
-        """Replace whatever has died, then wait a moment."""
-        if server is not None:
-            server.restart_if_dead()
-        for index, worker in enumerate(self._workers):
-            if worker.process.poll() is not None:
-                self._count_death(worker)
-                self._workers[index] = self._start_worker(listener, url)
-        if self._generators is not None:
-            self._generators.watch()
-        time.sleep(WATCH_INTERVAL)
-
-    def _count_death(self, worker: _Worker) -> None:
-        quick = time.monotonic() - worker.started < QUICK_DEATH
-        self._quick_deaths = self._quick_deaths + 1 if quick else 0
-        status = worker.process.returncode
-        if self._quick_deaths >= MAX_QUICK_DEATHS:
-            raise ModisteError(f"a worker cannot start (status {status}); see above")
-        log.error("worker %d ended with status %d; starting another", worker.process.pid, status)
-
-    def _start_worker(self, listener: socket.socket, url: str) -> _Worker:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service.worker", str(listener.fileno()), str(os.getpid())],
-            env=self._environment(url),
-            pass_fds=(listener.fileno(),),
-            process_group=0,  # Ctrl-C is for the launcher, which stops the workers before Redis
-        )
-        return _Worker(process, time.monotonic())
+            parts.generators.ask_to_stop()
+            parts.workers.stop()
+            parts.generators.stop()
 
     def _environment(self, url: str) -> dict[str, str]:
         return {"OMP_NUM_THREADS": "1", **self.environment, variable("redis_url"): url}
 
-    def _stop_workers(self) -> None:
-        for worker in self._workers:
-            worker.process.terminate()
-        deadline = time.monotonic() + GRACE + 5
-        for worker in self._workers:
-            try:
-                worker.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+
+@dataclass(frozen=True)
+class _Parts:
+    """What runs beside the launcher. ``server``: None where Redis is somebody else's."""
+
+    workers: Workers
+    generators: Generators
+    server: embedded.EmbeddedRedis | None
+
+    def watch(self) -> None:
+        """Replace whatever has died, then wait a moment."""
+        if self.server is not None:
+            self.server.restart_if_dead()
+        self.workers.replace_dead()
+        self.generators.watch()
+        time.sleep(WATCH_INTERVAL)
 
 
 def _run_to_its_end(arguments: list[str], environment: Mapping[str, str]) -> int:

@@ -97,7 +97,7 @@ def _live(bundle: Bundle, half: Generation | None, catalogue: CatalogueStore) ->
 class Lives:
     """Which ``Live`` answers on this worker, following what all workers share.
 
-    ``clock``: Unix seconds.
+    ``clock``: Unix seconds. ``on_first`` is called once, when the first one answers.
     """
 
     def __init__(
@@ -107,9 +107,10 @@ class Lives:
         choice: SharedChoice,
         clock: Callable[[], float],
         pause: float = PAUSE,
+        on_first: Callable[[], None] | None = None,
     ):
         self._store, self._catalogue, self._choice, self._clock = store, catalogue, choice, clock
-        self._pause = pause
+        self._pause, self._on_first = pause, on_first
         self._live: Live | None = None
         self._coming: Live | None = None  # loaded, but not answering yet
         self._following: asyncio.Task[None] | None = None
@@ -240,6 +241,9 @@ class Lives:
         self._following = asyncio.create_task(live.follower.run())
         settle()
         log.info("bundle '%s' answers, with %d articles", live.version, len(live.index))
+        if self._on_first is not None:
+            self._on_first()
+            self._on_first = None
 
 
 def _summaries(store: Path, live: str | None) -> list[dict[str, Any]]:

@@ -67,13 +67,6 @@ class Address:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
-    def is_ready(self, workers: int) -> bool:
-        """Whether /readyz says yes several times in a row, so that very probably every worker was asked."""
-        try:
-            return all(self._get("/readyz")[0] == 200 for _ in range(1 if workers == 1 else 4 * workers))
-        except OSError:
-            return False
-
     def why_not_ready(self) -> str:
         """What the service itself says."""
         try:

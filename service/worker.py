@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 
@@ -14,14 +15,14 @@ from service.log_lines import configure_logging
 
 
 def main() -> int:
-    """Serve on the socket whose descriptor is the first argument; the second is the launcher's process."""
-    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    """Serve. Arguments: the launcher's process, and the descriptors of the socket and of the pipe to be ready on."""
+    parent, descriptor, pipe = map(int, sys.argv[1:])
     follow(parent)
     configure_logging()
     try:
         server = uvicorn.Server(
             uvicorn.Config(
-                from_environment(),
+                from_environment(on_ready=lambda: _tell(pipe)),
                 loop="uvloop",
                 http="httptools",
                 ws="none",
@@ -37,6 +38,12 @@ def main() -> int:
         return 1
     server.run(sockets=[socket.socket(fileno=descriptor)])
     return 0 if server.started else 1
+
+
+def _tell(pipe: int) -> None:
+    """Let the launcher know that this worker answers."""
+    os.write(pipe, b"!")
+    os.close(pipe)
 
 
 if __name__ == "__main__":

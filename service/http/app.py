@@ -39,14 +39,21 @@ def unix_now() -> int:
     return int(time.time())
 
 
-def from_environment() -> FastAPI:
+def _nothing() -> None:
+    """For those who need not hear that the application is ready."""
+
+
+def from_environment(on_ready: Callable[[], None] = _nothing) -> FastAPI:
     """The application that the process's environment describes. Raises InvalidConfig."""
-    return create_app(Settings.from_environment(os.environ))
+    return create_app(Settings.from_environment(os.environ), on_ready=on_ready)
 
 
-def create_app(settings: Settings, clock: Callable[[], int] = unix_now) -> FastAPI:
+def create_app(
+    settings: Settings, clock: Callable[[], int] = unix_now, on_ready: Callable[[], None] = _nothing
+) -> FastAPI:
     """One worker's application. It connects once it starts, and is ready once bundle and catalogue are loaded.
 
+    ``on_ready`` is called once, at that moment.
     Raises InvalidConfig where the settings name no Redis, or the installation mixes CPU and GPU packages.
     """
     check_runtime()
@@ -59,7 +66,7 @@ def create_app(settings: Settings, clock: Callable[[], int] = unix_now) -> FastA
         version="1",
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=_lifespan(settings, metrics, clock),
+        lifespan=_lifespan(settings, metrics, clock, on_ready),
     )
     for router in (customers.hot, articles.hot, customers.router, events.router, articles.router, operations.router):
         app.include_router(router)
@@ -75,14 +82,14 @@ def create_app(settings: Settings, clock: Callable[[], int] = unix_now) -> FastA
 
 
 def _lifespan(
-    settings: Settings, metrics: Metrics, clock: Callable[[], int]
+    settings: Settings, metrics: Metrics, clock: Callable[[], int], on_ready: Callable[[], None]
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         assert settings.redis_url is not None
         client = connect(settings.redis_url, timeout=settings.redis_timeout, connections=settings.redis_connections)
         try:
-            parts = _parts(settings, client, metrics, clock)
+            parts = _parts(settings, client, metrics, clock, on_ready)
             app.state.services = parts
             async with parts.lives.running(), _closing(parts):
                 yield
@@ -103,10 +110,12 @@ async def _closing(parts: Services) -> AsyncIterator[None]:
             await parts.scheduler.aclose()
 
 
-def _parts(settings: Settings, client: Client, metrics: Metrics, clock: Callable[[], int]) -> Services:
+def _parts(
+    settings: Settings, client: Client, metrics: Metrics, clock: Callable[[], int], on_ready: Callable[[], None]
+) -> Services:
     customers, sales = RedisStore(client), RedisTrendStore(client)
     catalogue = RedisCatalogue(client)
-    lives = Lives(settings.store, catalogue, RedisChoice(client), clock=time.time)
+    lives = Lives(settings.store, catalogue, RedisChoice(client), clock=time.time, on_first=on_ready)
     breaker = Breaker(time.monotonic)
     queue = None if settings.llm_url == "off" else _queue(settings, client)
     scheduler = None if queue is None else Scheduler(queue, time.monotonic)

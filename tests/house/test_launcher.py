@@ -58,8 +58,7 @@ def refused(folder: Path, **settings: object) -> str:
 def test_the_whole_life(tmp_path: Path, store: Path) -> None:
     """Two workers serve, one is killed and replaced, Ctrl-C ends all, and the next start finds the data."""
     with serving(tmp_path, store, workers=2) as service:
-        # "Ready" is said once all of some requests were answered so, which one worker can have had by itself.
-        wait_until(lambda: service.text.count(" answers, with ") == 2)
+        assert service.text.count(" answers, with ") == 2, "ready was said before each of them was"
         fill(service)
         purchase(service, "Ada", "a001")
         redis, workers = service.children_named("valkey"), service.children_named("service.worker")

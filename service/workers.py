@@ -1,0 +1,103 @@
+"""The service processes: started together, replaced when one dies, and ready once each has said so itself.
+
+Workers are fresh processes, never forks: FAISS and ONNX Runtime do not survive a fork. They share one listening socket,
+so what asks for readiness over HTTP cannot tell who answered: each worker tells it over a pipe of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+
+from model_store.errors import ModisteError
+from service.lifeline import GRACE
+
+log = logging.getLogger(__name__)
+
+MOST_STILLBORN = 3
+"""Workers in a row that end before they were ready, after which no other is started."""
+
+
+class Workers:
+    """``count`` workers on ``listener``, in an environment of variables."""
+
+    def __init__(self, count: int, listener: socket.socket, environment: Mapping[str, str]):
+        self._listener, self._environment = listener, environment
+        self._workers: list[_Worker] = []
+        self._stillborn = 0
+        self._count = count
+
+    def start(self) -> None:
+        """Start all of them. They are ready some time later."""
+        while len(self._workers) < self._count:
+            self._workers.append(_Worker(self._listener, self._environment))
+
+    @property
+    def ready(self) -> bool:
+        """Whether each of them answers from a bundle."""
+        return all(worker.is_ready() for worker in self._workers)
+
+    def replace_dead(self) -> None:
+        """Start another for each that has ended. Raises ModisteError where none lives long enough to be ready."""
+        for place, worker in enumerate(self._workers):
+            status = worker.process.poll()
+            if status is None:
+                continue
+            self._stillborn = 0 if worker.is_ready() else self._stillborn + 1
+            if self._stillborn >= MOST_STILLBORN:
+                raise ModisteError(f"a worker cannot start (status {status}); see above")
+            log.error("worker %d ended with status %d; starting another", worker.process.pid, status)
+            worker.close()
+            self._workers[place] = _Worker(self._listener, self._environment)
+
+    def stop(self) -> None:
+        """End all of them: what they are asked already, they may still answer."""
+        for worker in self._workers:
+            worker.process.terminate()
+        deadline = time.monotonic() + GRACE + 5
+        for worker in self._workers:
+            try:
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+            worker.close()
+
+
+class _Worker:
+    """One process, and the end of the pipe at which it says that it is ready."""
+
+    def __init__(self, listener: socket.socket, environment: Mapping[str, str]):
+        self._said_so = False
+        self._pipe, worker_end = os.pipe()
+        os.set_blocking(self._pipe, False)
+        descriptors = (listener.fileno(), worker_end)
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service.worker", str(os.getpid()), *map(str, descriptors)],
+                env=environment,
+                pass_fds=descriptors,
+                process_group=0,  # Ctrl-C is for the launcher, which stops the workers before Redis
+            )
+        except BaseException:
+            os.close(self._pipe)
+            raise
+        finally:
+            os.close(worker_end)
+
+    def is_ready(self) -> bool:
+        """Whether it was ready once, also where it has ended since."""
+        if not self._said_so:
+            try:
+                self._said_so = os.read(self._pipe, 1) != b""
+            except BlockingIOError:
+                return False
+        return self._said_so
+
+    def close(self) -> None:
+        os.close(self._pipe)
