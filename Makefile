@@ -22,7 +22,7 @@ STORE := $(or $(MODISTE_STORE),model_store/bundles)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve preflight test test-slow test-vllm check bench clean
+.PHONY: help serve preflight test test-slow test-faults test-vllm check bench clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -54,6 +54,9 @@ test: $(DEV_STAMP) ## the whole default test suite
 
 test-slow: $(DEV_STAMP) ## what takes minutes: a fresh environment, the whole quick start, trainings at full size
 	@$(PYTEST) -m "slow and not vllm"
+
+test-faults: $(DEV_STAMP) ## many writers at once; workers and Redis killed under load
+	@$(BIN)/pytest -q -m faults tests/faults
 
 test-vllm: $(DEV_STAMP) $(VLLM_STAMP) ## the text generators against a real vLLM on the CPU, in an environment of its own
 	@$(BIN)/pytest -q -m vllm tests/vllm tests/service/generation

@@ -95,7 +95,7 @@ def make(*arguments: str) -> str:
 
 def test_make_help_lists_every_target() -> None:
     listed = set(re.findall(r"^make ([\w-]+)", make("help"), re.MULTILINE))
-    assert listed == {"help", "serve", "test", "test-slow", "test-vllm", "check", "bench", "clean"}
+    assert listed == {"help", "serve", "test", "test-slow", "test-faults", "test-vllm", "check", "bench", "clean"}
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
     assert listed | {"preflight"} == set(phony.group(1).split())

@@ -1,28 +1,21 @@
 """What is served equals the offline network, whatever happened on the way (issue 2, point 11).
 
-The reference shares no code with the service: it keeps all events in a dictionary, takes returns out by the rule as it
-is written down, writes time features out by their formulas, and runs the torch network whole, from the start.
+The reference (``style_reference``) shares no code with the service.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from bundles import make_bundle, sample_contents
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis_server import empty_server
+from style_reference import Served, expected_history, expected_style, served
 
-from model_store.bundle import load_articles
-from model_store.time_features import TimeSpec
-from offline.models.style_lstm import StyleLstmNetwork
 from service.engine.style import StyleModel
 from service.events import EventRecorder, Sale
 from service.state.connection import connect
@@ -37,81 +30,15 @@ ARTICLES = [f"a{index:03}" for index in range(4)]
 CUSTOMERS = ["anna", "{b}"]
 
 
-@dataclass(frozen=True)
-class Served:
-    """One bundle, as the service and as the offline room have it. ``dna``: article → float32 (128)."""
-
-    model: StyleModel
-    network: StyleLstmNetwork
-    spec: TimeSpec
-    dna: dict[str, np.ndarray]
-
-
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Served]:
     """Three: two with other weights, and one that lacks two of the articles."""
     store = tmp_path_factory.mktemp("bundles")
     return [
-        _served(store, "one", 0, set()),
-        _served(store, "two", 1, set()),
-        _served(store, "three", 1, {"a001", "a002"}),
+        served(store, "one", 0, set()),
+        served(store, "two", 1, set()),
+        served(store, "three", 1, {"a001", "a002"}),
     ]
-
-
-def _served(store: Path, version: str, seed: int, missing: set[str]) -> Served:
-    bundle = make_bundle(store, version=version, seed=seed, articles=12)
-    ids, _, table = load_articles(bundle)
-    dna = {article_id: row for article_id, row in zip(ids, table, strict=True) if article_id not in missing}
-    network = sample_contents(seed=seed, articles=12).networks.style
-    return Served(StyleModel.of_bundle(bundle, dna.get), network, bundle.manifest.time_spec, dna)
-
-
-# The reference -------------------------------------------------------------------------------------------------------
-
-
-def expected_history(events: dict[str, dict[str, Any]]) -> tuple[list[dict[str, Any]], set[str]]:
-    """(purchases kept, oldest first; articles returned): each return, oldest first, crosses one purchase out."""
-    by_place = lambda event: (event["timestamp"], event["event_id"])  # noqa: E731
-    purchases = sorted((event for event in events.values() if event["type"] == "purchase"), key=by_place)
-    returns = sorted((event for event in events.values() if event["type"] == "return"), key=by_place)
-    for each in returns:
-        matching = [
-            purchase
-            for purchase in purchases
-            if purchase["article_id"] == each["article_id"]
-            and purchase["timestamp"] <= each["timestamp"]
-            and each.get("order_id") in (None, purchase.get("order_id"))
-        ]
-        if matching:
-            purchases.remove(matching[-1])
-    return purchases, {each["article_id"] for each in returns}
-
-
-def tau(spec: TimeSpec, seconds: int) -> list[float]:
-    """τ with the components of ``TimeSpec``'s defaults: trend, season."""
-    assert spec.components == ("trend", "season", "gap")
-    year = 365.2425 * DAY
-    trend = (min(max(seconds, spec.reference), spec.horizon) - spec.reference) / year
-    phase = 2 * math.pi * (seconds % year) / year
-    return [trend, math.sin(phase), math.cos(phase), math.sin(2 * phase), math.cos(2 * phase)]
-
-
-def expected_style(served: Served, purchases: list[dict[str, Any]], at: int) -> np.ndarray:
-    """d at ``at``: the torch network over the whole history, from zero memory."""
-    known = [purchase for purchase in purchases if purchase["article_id"] in served.dna]
-    rows, previous = [], None
-    for time in [*(purchase["timestamp"] for purchase in known), at]:
-        if previous is None:
-            rows.append([0.0] * 128 + [0.0] * 5 + tau(served.spec, time) + [0.0])
-        else:
-            gap = math.log(1 + max(time - previous["timestamp"], 0) / DAY) / 5
-            dna = served.dna[previous["article_id"]].tolist()
-            rows.append(dna + tau(served.spec, previous["timestamp"]) + tau(served.spec, time) + [gap])
-        previous = known[len(rows) - 1] if len(rows) <= len(known) else None
-    with torch.inference_mode():
-        styles, _ = served.network(torch.tensor([rows], dtype=torch.float32))
-    style: np.ndarray = styles[0, -1].numpy()
-    return style
 
 
 # The service ---------------------------------------------------------------------------------------------------------
