@@ -31,17 +31,33 @@ def running_server(**config: str) -> Iterator[str]:
 
 
 @contextmanager
-def running_cluster() -> Iterator[str]:
-    """The URL of a cluster of one node: enough for what a client does otherwise than with a single server."""
-    port, bus = _free_ports(2)
-    config = {"cluster-enabled": "yes", "cluster-port": str(bus), "cluster-announce-ip": "127.0.0.1"}
-    with ValkeyServer(port=port, config=config), redis.Redis(port=port, socket_timeout=10) as node:
-        node.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16_383)
-        deadline = time.monotonic() + 10
-        while node.cluster("INFO")["cluster_state"] != "ok":
+def running_cluster(nodes: int = 3) -> Iterator[str]:
+    """The URL of a cluster of primaries among which the slots are shared out."""
+    ports = _free_ports(2 * nodes)
+    pairs = list(zip(ports[::2], ports[1::2], strict=True))
+    bounds = [number * 16_384 // nodes for number in range(nodes + 1)]
+    with ExitStack() as stack:
+        clients = [stack.enter_context(_cluster_node(*pair)) for pair in pairs]
+        for client, first, end in zip(clients, bounds, bounds[1:], strict=False):
+            client.execute_command("CLUSTER ADDSLOTSRANGE", first, end - 1)
+            client.execute_command("CLUSTER MEET", "127.0.0.1", *pairs[0])
+        deadline = time.monotonic() + 20
+        while not all(_sees_all(client, nodes) for client in clients):
             assert time.monotonic() < deadline, "the cluster does not become ready"
             time.sleep(0.02)
-        yield f"redis://127.0.0.1:{port}?cluster=true"
+        yield f"redis://127.0.0.1:{ports[0]}?cluster=true"
+
+
+@contextmanager
+def _cluster_node(port: int, bus: int) -> Iterator[redis.Redis]:
+    config = {"cluster-enabled": "yes", "cluster-port": str(bus), "cluster-announce-ip": "127.0.0.1"}
+    with ValkeyServer(port=port, config=config), redis.Redis(port=port, socket_timeout=10) as client:
+        yield client
+
+
+def _sees_all(client: redis.Redis, nodes: int) -> bool:
+    info = client.cluster("INFO")
+    return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == nodes
 
 
 def _free_ports(count: int) -> list[int]:
@@ -72,3 +88,10 @@ def empty_server() -> str:
 def redis_url() -> str:
     """The URL of the session's server, with nothing in it."""
     return empty_server()
+
+
+@pytest.fixture(scope="session")
+def cluster_url() -> Iterator[str]:
+    """The URL of the session's cluster, with whatever others left in it."""
+    with running_cluster() as url:
+        yield url

@@ -3,14 +3,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from redis_server import redis_url
+from redis_server import cluster_url, redis_url
 
 from service.catalogue.memory_store import MemoryCatalogue
 from service.catalogue.redis_store import RedisCatalogue
 from service.catalogue.store import CatalogueStore
 from service.state.connection import Client, connect
 
-__all__ = ["redis_url"]
+__all__ = ["cluster_url", "redis_url"]
 
 
 @pytest.fixture
@@ -20,8 +20,13 @@ async def client(redis_url: str) -> AsyncIterator[Client]:
     await client.aclose()
 
 
-@pytest.fixture(params=["memory", "redis"])
-def store(request: pytest.FixtureRequest) -> CatalogueStore:
+@pytest.fixture(params=["memory", "redis", "cluster"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[CatalogueStore]:
     if request.param == "memory":
-        return MemoryCatalogue(kept_changes=200)
-    return RedisCatalogue(request.getfixturevalue("client"), kept_changes=200)
+        yield MemoryCatalogue(kept_changes=200)
+        return
+    url = request.getfixturevalue("cluster_url" if request.param == "cluster" else "redis_url")
+    client = connect(url, timeout=10)
+    await client.flushall()  # of all nodes
+    yield RedisCatalogue(client, kept_changes=200)
+    await client.aclose()

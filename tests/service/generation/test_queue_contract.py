@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
-from redis_server import running_cluster
+from redis_server import cluster_url as cluster_url  # noqa: PLC0414 - a fixture
 
 from service.generation.queue import MOST_TRIES, WAITING, WRITING, GenerationQueue, Outcome, Taken
 from service.generation.records import GenerationRequest
@@ -15,12 +15,6 @@ from service.generation.records import GenerationRequest
 from .queues import Make, memory_queues, redis_queues
 
 ODD_IDS = ["a", "{x}", "}{", "日本 / %7B", "é" * 128, "a b\u2028", "*", "1-1", "0"]
-
-
-@pytest.fixture(scope="session")
-def cluster_url() -> Iterator[str]:
-    with running_cluster() as url:
-        yield url
 
 
 @pytest.fixture(params=["memory", "redis", "cluster"])

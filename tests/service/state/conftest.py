@@ -1,22 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
-from redis_server import empty_server, redis_url, running_cluster
+from redis_server import cluster_url, empty_server, redis_url
 
 from service.state.connection import connect
 from service.state.memory_store import MemoryStore
 from service.state.redis_store import RedisStore
 from service.state.store import CustomerStore
 
-__all__ = ["redis_url"]
-
-
-@pytest.fixture(scope="session")
-def cluster_url() -> Iterator[str]:
-    with running_cluster() as url:
-        yield url
+__all__ = ["cluster_url", "redis_url"]
 
 
 @pytest.fixture(params=["memory", "redis", "cluster"])
@@ -26,6 +20,6 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[CustomerStore]:
         return
     url = empty_server() if request.param == "redis" else request.getfixturevalue("cluster_url")
     client = connect(url, timeout=10)
-    await client.execute_command("FLUSHALL")
+    await client.flushall()  # of all nodes
     yield RedisStore(client)
     await client.aclose()
