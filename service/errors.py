@@ -5,6 +5,8 @@ A foreign exception (redis-py's, onnxruntime's) is translated into one of these 
 
 from __future__ import annotations
 
+from typing import Literal
+
 from model_store.errors import ModisteError
 
 
@@ -12,8 +14,16 @@ class ServiceError(ModisteError):
     """Base of the errors that a request can end in."""
 
 
+StoreFailure = Literal["unreachable", "slow", "full", "read_only", "other"]
+"""Why Redis did not do what it was asked: no connection; no answer in time; its memory is full; it is a replica."""
+
+
 class StoreUnavailable(ServiceError):
     """Redis cannot be reached, did not answer in time, or refuses to write. Nothing was acknowledged; try again."""
+
+    def __init__(self, message: str, reason: StoreFailure = "other"):
+        self.reason = reason
+        super().__init__(message)
 
 
 class InvalidRequest(ServiceError):

@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from itertools import accumulate
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from service.errors import StoreFailure
 from service.generation.queue import BUCKETS as GENERATION_BUCKETS
 from service.generation.queue import Figures
 
@@ -81,6 +83,12 @@ class Metrics:
         self.degraded = Counter(
             "modiste_degraded_answers", "Recommendations answered without Redis.", registry=self._registry
         )
+        self._store_failures = Counter(
+            "modiste_store_failures",
+            "Requests that met a Redis which did not do what it was asked, by why.",
+            ["reason"],
+            registry=self._registry,
+        )
         self.replays = Counter(
             "modiste_replays", "States that were rebuilt from the history on a read.", registry=self._registry
         )
@@ -106,6 +114,8 @@ class Metrics:
             self._events.labels(result)
         for result in ("accepted", "rejected"):
             self._articles.labels(result)
+        for reason in get_args(StoreFailure):
+            self._store_failures.labels(reason)
 
     def observe_stages(self, *, redis: float, lstm: float, search: float, json: float) -> None:
         """Note how long (seconds) the parts of one recommendation took."""
@@ -135,6 +145,10 @@ class Metrics:
         """Count one answer to a change of articles or stock."""
         self._articles.labels("accepted").inc(accepted)
         self._articles.labels("rejected").inc(rejected)
+
+    def count_store_failure(self, reason: StoreFailure) -> None:
+        """Count one request that Redis failed."""
+        self._store_failures.labels(reason).inc()
 
     def show_bundle(self, version: str) -> None:
         """Name the bundle that answers from now on."""

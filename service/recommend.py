@@ -44,6 +44,11 @@ class Trends(Protocol):
         """Sales of the window that ends at ``at`` (Unix seconds), or now. Raises StoreUnavailable."""
         ...
 
+    @property
+    def last_known(self) -> TrendSnapshot:
+        """Those of the present that were read last."""
+        ...
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -110,7 +115,7 @@ class Recommender:
         if listens(live, wish.strategy):
             known, found, waited = await self._listen(live, wish, known)
             start += waited
-        trend = await self._trend(wish.at)
+        trend = self._trends.last_known if known.degraded else await self._trend(wish.at)
         read = time.perf_counter()
         taste = taste_of(live, known)
         styled = time.perf_counter()
@@ -147,6 +152,7 @@ class Recommender:
                 state, revision = await self._state(live, customer_id, view, wish.at)
             except StoreUnavailable as error:
                 log.warning("recommending from memory: %s", error)
+                self._metrics.count_store_failure(error.reason)
                 self._breaker.failed()
             else:
                 self._breaker.succeeded()
@@ -185,7 +191,7 @@ class Recommender:
         try:
             return await self._trends.snapshot(at)
         except StoreUnavailable:
-            return await self._trends.snapshot(None)
+            return self._trends.last_known
 
     async def _state(
         self, live: Live, customer_id: str, view: CustomerView, at: int | None
@@ -200,10 +206,18 @@ class Recommender:
         if state is None or not live.style.fits(state):
             state = live.style.replay(history.events)
             self._metrics.replays.inc()
-            await self._customers.put_state(customer_id, state, history.revision)
+            await self._keep(customer_id, state, history.revision)
         if at is not None and _lies_before_pending(at, state):
             return live.style.replay([event for event in history.events if event.timestamp <= at]), history.revision
         return state, history.revision
+
+    async def _keep(self, customer_id: str, state: CustomerState, revision: Revision) -> None:
+        """Spare the next request the replay. A store that only reads for the moment makes no answer worse."""
+        try:
+            await self._customers.put_state(customer_id, state, revision)
+        except StoreUnavailable as error:
+            log.warning("a state could not be stored, and is replayed again: %s", error)
+            self._metrics.count_store_failure(error.reason)
 
     def _moment(self, wish: Wish, state: CustomerState) -> int:
         """The time to read the style at: what is asked for, else now, but never before the latest purchase."""

@@ -163,6 +163,11 @@ class Trends:
         self._failed = False
         self._refreshing: asyncio.Task[None] | None = None
 
+    @property
+    def last_known(self) -> TrendSnapshot:
+        """The present trend as it was read last, however long ago."""
+        return self._present
+
     async def snapshot(self, at: int | None = None) -> TrendSnapshot:
         """The trend at ``at`` (Unix seconds, counted by whole hours), or now.
 

@@ -80,7 +80,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation)
 
 
-async def _known(_: Request, error: Exception) -> Response:
+async def _known(request: Request, error: Exception) -> Response:
+    if isinstance(error, errors.StoreUnavailable):
+        request.app.state.services.metrics.count_store_failure(error.reason)
     answer = answer_error(error)
     assert answer is not None
     return answer

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import redis.exceptions
@@ -15,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from model_store.errors import InvalidConfig
-from service.errors import StoreUnavailable
+from service.errors import StoreFailure, StoreUnavailable
 
 Client: TypeAlias = "Redis | RedisCluster"
 
@@ -30,6 +31,41 @@ REDIS_ERRORS: tuple[type[Exception], ...] = (
 """All that redis-py raises: its exceptions have no common base."""
 
 
+_REASONS: tuple[tuple[tuple[type[Exception], ...], StoreFailure], ...] = (
+    ((redis.exceptions.TimeoutError, TimeoutError), "slow"),
+    ((redis.exceptions.OutOfMemoryError,), "full"),
+    ((redis.exceptions.ReadOnlyError,), "read_only"),
+    ((redis.exceptions.ConnectionError, redis.exceptions.ClusterError, OSError), "unreachable"),
+)
+
+
+class _FollowsPrimary:
+    """A connection to a server that has become a replica is given up: the address may lead to another one by now."""
+
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*arguments, **options)  # type: ignore[misc]
+        except redis.exceptions.ReadOnlyError:
+            self.mark_for_reconnect()  # type: ignore[attr-defined]
+            raise
+
+
+class _Timely(Redis):
+    """A client each of whose calls ends after ``limit`` seconds, a connection to be made for it included.
+
+    By itself redis-py bounds each attempt to connect, each greeting and each answer, which adds up.
+    """
+
+    limit = math.inf
+
+    async def execute_command(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            async with asyncio.timeout(self.limit):
+                return await super().execute_command(*arguments, **options)  # type: ignore[no-untyped-call]
+        except TimeoutError:
+            raise redis.exceptions.TimeoutError(f"no answer within {self.limit:g} s") from None
+
+
 class _WaitingPool(ConnectionPool):
     """At most ``turns`` connections; whoever finds none free waits up to ``wait`` seconds for one.
 
@@ -38,6 +74,7 @@ class _WaitingPool(ConnectionPool):
 
     def __init__(self, turns: int, wait: float, **options: Any):
         super().__init__(**options)
+        self.connection_class = type("_Connection", (_FollowsPrimary, self.connection_class), {})
         self._turns, self._wait = asyncio.Semaphore(turns), wait
 
     async def get_connection(self, *arguments: Any, **options: Any) -> Any:
@@ -53,8 +90,11 @@ class _WaitingPool(ConnectionPool):
             raise
 
     async def release(self, connection: Any) -> None:
+        given_up = connection.should_reconnect()
         try:
             await super().release(connection)
+            if given_up:  # those that lie idle lead to the same server
+                await self.disconnect(inuse_connections=False)
         finally:
             self._turns.release()
 
@@ -62,9 +102,11 @@ class _WaitingPool(ConnectionPool):
 def connect(url: str, *, timeout: float = 0.5, connections: int = 64) -> Client:
     """A client for ``redis://``, ``rediss://`` or ``unix://``; ``?cluster=true`` makes it one for Redis Cluster.
 
-    ``timeout`` in seconds bounds each connect, each answer and the wait for a free connection. A connection that the
-    server closed while it lay idle is opened again once; nothing else is tried twice, so that a Redis that is down is
-    reported at once. ``connections`` bounds those to a single server. Connects on first use.
+    ``timeout`` in seconds bounds each call as a whole; to a cluster, or in a pipeline, each connect and each answer. A
+    connection that the server closed while it lay idle is opened again once; nothing else is tried twice, so that a
+    Redis that is down is reported at once. Where a server answers that it is a replica, the next call connects anew,
+    and so finds the primary behind a name or an address that has moved. ``connections`` bounds those to a single
+    server. Connects on first use.
 
     Raises InvalidConfig for an unusable URL.
     """
@@ -77,7 +119,9 @@ def connect(url: str, *, timeout: float = 0.5, connections: int = 64) -> Client:
         pool = _WaitingPool.from_url(plain, turns=connections, wait=timeout, retry=retry, **options)
     except (ValueError, TypeError) as error:
         raise InvalidConfig(f"'{url}' is not a usable Redis URL: {error}") from None
-    return Redis.from_pool(pool)
+    client = cast("_Timely", _Timely.from_pool(pool))
+    client.limit = timeout
+    return client
 
 
 def _take_cluster_flag(url: str) -> tuple[str, bool]:
@@ -94,4 +138,13 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except REDIS_ERRORS as error:
-        raise StoreUnavailable(f"the store did not answer as it should: {error or type(error).__name__}") from error
+        message = f"the store did not answer as it should: {str(error) or type(error).__name__}"
+        raise StoreUnavailable(message, _reason(error)) from error
+
+
+def _reason(error: BaseException) -> StoreFailure:
+    """Why the store failed. A connection that is not greeted in time fails because of that."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    return next((reason for kinds, reason in _REASONS if any(isinstance(each, kinds) for each in chain)), "other")

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
-from redis_server import redis_url, running_server
+from redis_server import cluster_url, redis_url, running_server
 
 from service.engine.trending import DAY
 from service.errors import StoreUnavailable
@@ -11,22 +12,21 @@ from service.events import Sale
 from service.state.connection import connect
 from service.trend_store import REFRESH, STALE, MemoryTrendStore, RedisTrendStore, Trends, TrendStore
 
-__all__ = ["redis_url"]
+__all__ = ["cluster_url", "redis_url"]
 
 TODAY = 20_000
 NOW = TODAY * DAY + 10 * 3600
 
 
-@pytest.fixture
-async def redis_store(redis_url):
-    client = connect(redis_url, timeout=10)
+@pytest.fixture(params=["memory", "redis", "cluster"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[TrendStore]:
+    if request.param == "memory":
+        yield MemoryTrendStore()
+        return
+    client = connect(request.getfixturevalue("cluster_url" if request.param == "cluster" else "redis_url"), timeout=10)
+    await client.flushall()  # of all nodes
     yield RedisTrendStore(client)
     await client.aclose()
-
-
-@pytest.fixture(params=["memory", "redis"])
-def store(request) -> TrendStore:
-    return MemoryTrendStore() if request.param == "memory" else request.getfixturevalue("redis_store")
 
 
 class Time:
