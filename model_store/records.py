@@ -55,11 +55,24 @@ def parse_timestamp(value: object) -> int:
     return math.floor(value)
 
 
-Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), AfterValidator(_without_control_characters)]
+Identifier = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_ID_LENGTH,
+        json_schema_extra={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"},
+    ),
+    AfterValidator(_without_control_characters),
+]
 """An id of an article, customer, event or order: 1 to 128 characters, no control characters."""
 
-ShortText = Annotated[str, Field(min_length=1, max_length=1_000), AfterValidator(_text)]
-LongText = Annotated[str, Field(max_length=MAX_TEXT_LENGTH), AfterValidator(_text)]
+_TEXT = r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*$"
+ShortText = Annotated[
+    str, Field(min_length=1, max_length=1_000, json_schema_extra={"pattern": _TEXT}), AfterValidator(_text)
+]
+LongText = Annotated[
+    str, Field(max_length=MAX_TEXT_LENGTH, json_schema_extra={"pattern": _TEXT}), AfterValidator(_text)
+]
 Timestamp = Annotated[int, BeforeValidator(parse_timestamp)]
 
 

@@ -68,9 +68,10 @@ def create_app(
         redirect_slashes=False,
         lifespan=_lifespan(settings, metrics, clock, on_ready),
     )
-    for router in (customers.hot, articles.hot, customers.router, events.router, articles.router, operations.router):
+    routers = (customers.hot, articles.hot, customers.router, events.router, articles.router, operations.router)
+    for router in routers:
         app.include_router(router)
-    errors.install(app)
+    errors.install(app, (route for router in routers for route in router.routes))
     describe(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, most=settings.max_body_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 
 from model_store import errors as contract
 from service import errors
@@ -72,8 +75,9 @@ def status_of(error: Exception) -> int:
     return next((KINDS[kind].status for kind in type(error).__mro__ if kind in KINDS), INTERNAL.status)
 
 
-def install(app: FastAPI) -> None:
-    """Translate what routes, Starlette and FastAPI raise."""
+def install(app: FastAPI, routes: Iterable[BaseRoute]) -> None:
+    """Translate what routes, Starlette and FastAPI raise. ``routes``: all that the application has of its own."""
+    app.state.routes = tuple(routes)
     for kind in KINDS:
         app.add_exception_handler(kind, _known)
     app.add_exception_handler(HTTPException, _http)
@@ -95,9 +99,16 @@ async def _http(request: Request, error: Exception) -> Response:
     if status is HTTPStatus.NOT_FOUND:
         return error_response(Kind(status, "not_found"), "there is nothing at this address; see /docs", None, headers)
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        message = f"{request.method} is not among the methods of this address: {headers.get('Allow', 'see /docs')}"
+        headers["Allow"] = ", ".join(sorted(_methods_at(request.app.state.routes, request.scope)))
+        message = f"{request.method} is not among the methods of this address: {headers['Allow']}"
         return error_response(Kind(status, "method_not_allowed"), message, None, headers)
     return error_response(Kind(status, status.phrase.lower().replace(" ", "_")), str(error.detail), None, headers)
+
+
+def _methods_at(routes: Iterable[BaseRoute], scope: Scope) -> set[str]:
+    """All methods of an address: each of its routes knows its own only."""
+    here = [route for route in routes if route.matches(scope)[0] is not Match.NONE]
+    return {method for route in here for method in getattr(route, "methods", None) or ()}
 
 
 async def _validation(_: Request, error: Exception) -> Response:

@@ -13,6 +13,11 @@ from service.http.schemas import ArticleIn, EventIn, StockIn
 _REF = "#/components/schemas/{model}"
 _BODIES: tuple[type[BaseModel], ...] = (EventIn, ArticleIn, StockIn)
 
+_UNAUTHORISED: dict[str, Any] = {
+    "description": "Unauthorized: `unauthorised`, where keys are set",
+    "content": {"application/json": {"schema": {"$ref": _REF.format(model="ErrorAnswer")}}},
+}
+
 EXAMPLES: dict[type[BaseModel], list[dict[str, Any]]] = {
     EventIn: [
         {
@@ -66,6 +71,7 @@ def describe(app: FastAPI) -> None:
             for unused in ("HTTPValidationError", "ValidationError"):  # validation errors have our own shape
                 schemas.pop(unused, None)
             _add_keys(document)
+            _add_bad_requests(document)
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -81,3 +87,13 @@ def _add_keys(document: dict[str, Any]) -> None:
         if path.startswith("/v1"):
             for operation in operations.values():
                 operation["security"] = [{}, {"bearer": []}, {"header": []}]  # {}: where no keys are set
+                operation["responses"]["401"] = _UNAUTHORISED
+
+
+def _add_bad_requests(document: dict[str, Any]) -> None:
+    """What the server answers before the application is asked, in text: for instance to 64 KiB of parameters."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            known = operation["responses"].setdefault("400", {"description": "Bad Request"})
+            known["description"] += "; in plain text where the request is not HTTP, or its head exceeds 64 KiB"
+            known.setdefault("content", {})["text/plain"] = {}

@@ -131,3 +131,9 @@ async def test_no_spelling_of_a_path_gets_around_the_keys(locked: httpx.AsyncCli
 async def test_probes_and_documentation_need_no_key(locked: httpx.AsyncClient) -> None:
     for path in ("/livez", "/readyz", "/metrics", "/docs", "/openapi.json"):
         assert (await locked.get(path)).status_code == 200, path
+
+
+async def test_a_wrong_method_is_told_all_right_ones(shop: Shop) -> None:
+    """Each method of an address is a route of its own."""
+    response = await shop.http.post("/v1/customers/anna")
+    assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET")
