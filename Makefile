@@ -52,11 +52,11 @@ PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile
 test: $(DEV_STAMP) ## the whole default test suite
 	@$(PYTEST)
 
-test-slow: $(DEV_STAMP) ## what takes minutes: a fresh environment, the whole quick start, trainings at full size
-	@$(PYTEST) -m "slow and not vllm"
+test-slow: $(DEV_STAMP) ## what takes minutes: a fresh environment, the whole quick start, trainings at full size, all faults
+	@$(PYTEST) -m "(slow or faults) and not vllm"
 
 test-faults: $(DEV_STAMP) ## many writers at once; workers and Redis killed under load
-	@$(BIN)/pytest -q -m faults tests/faults
+	@$(PYTEST) -m faults tests/faults
 
 test-vllm: $(DEV_STAMP) $(VLLM_STAMP) ## the text generators against a real vLLM on the CPU, in an environment of its own
 	@$(BIN)/pytest -q -m vllm tests/vllm tests/service/generation

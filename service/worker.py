@@ -6,36 +6,28 @@ import os
 import socket
 import sys
 
-import uvicorn
-
 from model_store.errors import ModisteError
 from service.http.app import from_environment
-from service.lifeline import GRACE, follow
+from service.http.server import Server
+from service.lifeline import follow
 from service.log_lines import configure_logging
 
 
 def main() -> int:
-    """Serve. Arguments: the launcher's process, and the descriptors of the socket and of the pipe to be ready on."""
-    parent, descriptor, pipe = map(int, sys.argv[1:])
+    """Serve, with four arguments.
+
+    The launcher's process; the descriptors of the socket and of the pipe to be ready on; and 1 where others answer
+    already, so that no connection is taken before this one can answer, too, else 0.
+    """
+    parent, descriptor, pipe, others = map(int, sys.argv[1:])
     follow(parent)
     configure_logging()
     try:
-        server = uvicorn.Server(
-            uvicorn.Config(
-                from_environment(on_ready=lambda: _tell(pipe)),
-                loop="uvloop",
-                http="httptools",
-                ws="none",
-                lifespan="on",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                timeout_graceful_shutdown=GRACE,
-            )
-        )
+        app = from_environment(on_ready=lambda: _tell(pipe), waits=lambda: bool(others) and not server.should_exit)
     except ModisteError as error:
         print(f"modiste serve: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    server = Server(app)
     server.run(sockets=[socket.socket(fileno=descriptor)])
     return 0 if server.started else 1
 

@@ -35,7 +35,7 @@ class Workers:
     def start(self) -> None:
         """Start all of them. They are ready some time later."""
         while len(self._workers) < self._count:
-            self._workers.append(_Worker(self._listener, self._environment))
+            self._workers.append(_Worker(self._listener, self._environment, others=False))
 
     @property
     def ready(self) -> bool:
@@ -53,7 +53,8 @@ class Workers:
                 raise ModisteError(f"a worker cannot start (status {status}); see above")
             log.error("worker %d ended with status %d; starting another", worker.process.pid, status)
             worker.close()
-            self._workers[place] = _Worker(self._listener, self._environment)
+            others = any(each.is_ready() and each.process.poll() is None for each in self._workers)
+            self._workers[place] = _Worker(self._listener, self._environment, others)
 
     def stop(self) -> None:
         """End all of them: what they are asked already, they may still answer."""
@@ -70,16 +71,19 @@ class Workers:
 
 
 class _Worker:
-    """One process, and the end of the pipe at which it says that it is ready."""
+    """One process, and the end of the pipe at which it says that it is ready.
 
-    def __init__(self, listener: socket.socket, environment: Mapping[str, str]):
+    ``others`` answer already: then it takes no connection before it can answer, too.
+    """
+
+    def __init__(self, listener: socket.socket, environment: Mapping[str, str], others: bool):
         self._said_so = False
         self._pipe, worker_end = os.pipe()
         os.set_blocking(self._pipe, False)
         descriptors = (listener.fileno(), worker_end)
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service.worker", str(os.getpid()), *map(str, descriptors)],
+                [sys.executable, "-m", "service.worker", *map(str, (os.getpid(), *descriptors, int(others)))],
                 env=environment,
                 pass_fds=descriptors,
                 process_group=0,  # Ctrl-C is for the launcher, which stops the workers before Redis

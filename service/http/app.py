@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -33,6 +34,8 @@ from service.state.connection import Client, connect
 from service.state.redis_store import RedisStore
 from service.trend_store import RedisTrendStore, Trends
 
+_LOOK = 0.02  # seconds between two looks whether there is something to answer from
+
 
 def unix_now() -> int:
     """Unix seconds."""
@@ -43,17 +46,26 @@ def _nothing() -> None:
     """For those who need not hear that the application is ready."""
 
 
-def from_environment(on_ready: Callable[[], None] = _nothing) -> FastAPI:
+def _not_at_all() -> bool:
+    """For those who let the application take connections at once, and say that it is not ready."""
+    return False
+
+
+def from_environment(on_ready: Callable[[], None] = _nothing, waits: Callable[[], bool] = _not_at_all) -> FastAPI:
     """The application that the process's environment describes. Raises InvalidConfig."""
-    return create_app(Settings.from_environment(os.environ), on_ready=on_ready)
+    return create_app(Settings.from_environment(os.environ), on_ready=on_ready, waits=waits)
 
 
 def create_app(
-    settings: Settings, clock: Callable[[], int] = unix_now, on_ready: Callable[[], None] = _nothing
+    settings: Settings,
+    clock: Callable[[], int] = unix_now,
+    on_ready: Callable[[], None] = _nothing,
+    waits: Callable[[], bool] = _not_at_all,
 ) -> FastAPI:
     """One worker's application. It connects once it starts, and is ready once bundle and catalogue are loaded.
 
-    ``on_ready`` is called once, at that moment.
+    ``on_ready`` is called once, at that moment; for as long as ``waits`` says so, it is awaited before the server takes
+    a connection.
     Raises InvalidConfig where the settings name no Redis, or the installation mixes CPU and GPU packages.
     """
     check_runtime()
@@ -66,7 +78,7 @@ def create_app(
         version="1",
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=_lifespan(settings, metrics, clock, on_ready),
+        lifespan=_lifespan(settings, metrics, clock, on_ready, waits),
     )
     routers = (customers.hot, articles.hot, customers.router, events.router, articles.router, operations.router)
     for router in routers:
@@ -83,7 +95,11 @@ def create_app(
 
 
 def _lifespan(
-    settings: Settings, metrics: Metrics, clock: Callable[[], int], on_ready: Callable[[], None]
+    settings: Settings,
+    metrics: Metrics,
+    clock: Callable[[], int],
+    on_ready: Callable[[], None],
+    waits: Callable[[], bool],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -93,6 +109,8 @@ def _lifespan(
             parts = _parts(settings, client, metrics, clock, on_ready)
             app.state.services = parts
             async with parts.lives.running(), _closing(parts):
+                while parts.lives.version is None and waits():  # noqa: ASYNC110 - a signal may end it
+                    await asyncio.sleep(_LOOK)
                 yield
         finally:
             await client.aclose()
