@@ -50,6 +50,14 @@ class Unauthorised(ServiceError):
     """API keys are set, and the request carries none of them."""
 
 
+class Forbidden(ServiceError):
+    """The API key that a request carries is not good for this call."""
+
+
+class TooManyRequests(ServiceError):
+    """An API key makes more requests than the settings allow."""
+
+
 class MalformedBody(ServiceError):
     """A request's body is not JSON in UTF-8."""
 

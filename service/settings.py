@@ -6,7 +6,6 @@ A variable is called ``MODISTE_`` and the field's name in capitals. One that is 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import ipaddress
 import logging
 from collections.abc import Mapping
@@ -26,29 +25,15 @@ from pydantic import (
 )
 
 from model_store.errors import InvalidConfig
+from service.keys import ApiKey, parse_keys
 
 log = logging.getLogger(__name__)
 
 PREFIX = "MODISTE_"
-_DIGEST_PREFIX = "sha256:"
 
 
-def _digests(value: object) -> object:
-    """SHA-256 digests of comma-separated keys: the keys themselves are not kept, so no log can show them."""
-    if not isinstance(value, str):
-        return value
-    return tuple(_digest(key.strip()) for key in value.split(",") if key.strip())
-
-
-def _digest(key: str) -> bytes:
-    if key.startswith(_DIGEST_PREFIX):
-        digest = bytes.fromhex(key.removeprefix(_DIGEST_PREFIX))
-        if len(digest) != hashlib.sha256().digest_size:
-            raise ValueError("a key written as sha256:… needs 64 hexadecimal digits")
-        return digest
-    if len(key) < 16:
-        raise ValueError("each key needs at least 16 characters")
-    return hashlib.sha256(key.encode()).digest()
+def _keys(value: object) -> object:
+    return parse_keys(value) if isinstance(value, str) else value
 
 
 def _port(value: object) -> object:
@@ -138,11 +123,20 @@ class Settings(BaseModel):
         False,
         description="Log every prompt and what was written to it. They tell what customers do: for debugging only.",
     )
-    api_keys: Annotated[tuple[bytes, ...], BeforeValidator(_digests)] = Field(
+    api_keys: Annotated[tuple[ApiKey, ...], BeforeValidator(_keys)] = Field(
         (),
         repr=False,
         description="Keys that callers of /v1 must show (Authorization: Bearer … or X-API-Key: …), comma-separated, "
-        "each of at least 16 characters or written as sha256:<64 hexadecimal digits>. Unset: no key is asked for.",
+        "each of at least 16 characters or written as sha256:<64 hexadecimal digits>. What stands before a key is all "
+        "that it is good for: 'events:…', 'read:…' or 'events+read:…'; one without, or with 'admin:', is good for "
+        "everything. Unset: no key is asked for.",
+    )
+    rate_limit: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Most requests a second of one API key, over all workers, counted in Redis; beyond, 429. Unset, or "
+        "while Redis does not answer: no limit.",
     )
     image_root: Path | None = Field(
         None,
@@ -161,6 +155,12 @@ class Settings(BaseModel):
             raise ValueError(
                 f"{PREFIX}HOST: '{self.host}' can be reached from other machines, so {PREFIX}API_KEYS must be set too"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _limits_have_keys_to_count_by(self) -> Settings:
+        if self.rate_limit is not None and not self.api_keys:
+            raise ValueError(f"{PREFIX}RATE_LIMIT counts by API key, so {PREFIX}API_KEYS must be set too")
         return self
 
     @classmethod

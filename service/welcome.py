@@ -9,12 +9,14 @@ import shlex
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from model_store.errors import InvalidConfig
 from service.catalogue.redis_store import ARTICLES, PREFIX
 from service.errors import StoreUnavailable
+from service.keys import usable_as_written
 from service.settings import variable
 from service.state.connection import Client, connect, translated_errors
 
@@ -81,9 +83,9 @@ class Address:
         article = self._some_article(customer)
         lines = [f"ready at {self.url} (documentation at {self.url}/docs); Ctrl-C stops it. Try:", ""]
         lines += ["", f"  {self.curl_get(customer)}"]
-        if article is not None:
+        if article:
             lines += ["", f"  {self.curl_purchase(customer, article)}"]
-        else:
+        elif article is not None:
             lines += ["", "  (the catalogue is empty: 'modiste backfill --data DIR' or PUT /v1/articles fills it)"]
         say("\n".join(lines) + "\n")
 
@@ -98,21 +100,29 @@ class Address:
         return f"curl {self._key_option()}-H 'Content-Type: application/json' -d {body} {self.url}/v1/events"
 
     def _key_option(self) -> str:
-        """The key itself is not printed: the shell takes it from the variable."""
-        return f'-H "X-API-Key: ${{{variable("api_keys")}%%,*}}" ' if self.api_keys else ""
+        """The key itself is not printed: the shell takes it from a variable."""
+        if not self.api_keys:
+            return ""
+        first = self._key == self.api_keys.partition(",")[0].strip()
+        return f'-H "X-API-Key: ${{{variable("api_keys")}%%,*}}" ' if first else '-H "X-API-Key: $KEY" '
+
+    @property
+    def _key(self) -> str | None:
+        """A key that is good for everything, where the setting shows one."""
+        return usable_as_written([entry.strip() for entry in self.api_keys.split(",") if entry.strip()])
 
     def _some_article(self, customer: str) -> str | None:
+        """An article in stock, "" where there is none, and None where only the holder of a key may know."""
         status, content = self._get(f"{_path_of(customer)}?n=1")
-        if status != 200:
+        if status != HTTPStatus.OK:
             return None
         articles = json.loads(content)["articles"]
-        return str(articles[0]["article_id"]) if articles else None
+        return str(articles[0]["article_id"]) if articles else ""
 
     def _get(self, path: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(urlsplit(self.url).hostname or "", self.port, timeout=_TIMEOUT)
-        key = self.api_keys.partition(",")[0].strip()
         try:
-            connection.request("GET", path, headers={"X-API-Key": key} if key else {})
+            connection.request("GET", path, headers={"X-API-Key": self._key} if self._key else {})
             response = connection.getresponse()
             return response.status, response.read()
         except http.client.HTTPException as error:

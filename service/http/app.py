@@ -21,13 +21,14 @@ from service.generation.queue import GenerationQueue
 from service.generation.records import GenerationRequest
 from service.generation.redis_queue import RedisGenerationQueue
 from service.generation.together import Together
-from service.http import articles, customers, errors, events, operations
+from service.http import articles, customers, errors, events, operations, pages
 from service.http.middleware import ApiKeys, BodyLimit, Measured, RawPath, RequestIds
 from service.http.openapi import describe
 from service.http.services import Services
 from service.intents import Intents, Scheduler
 from service.live import Lives
 from service.metrics import Metrics
+from service.rate_limit import RateLimit
 from service.recommend import Recommender
 from service.settings import Settings, variable
 from service.state.connection import Client, connect
@@ -76,18 +77,27 @@ def create_app(
         title="Modiste",
         description="What should this customer see next, out of what is in stock?",
         version="1",
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_lifespan(settings, metrics, clock, on_ready, waits),
     )
-    routers = (customers.hot, articles.hot, customers.router, events.router, articles.router, operations.router)
+    routers = (
+        customers.hot,
+        articles.hot,
+        customers.router,
+        events.router,
+        articles.router,
+        operations.router,
+        pages.router,
+    )
     for router in routers:
         app.include_router(router)
     errors.install(app, (route for router in routers for route in router.routes))
     describe(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, most=settings.max_body_bytes)
-    app.add_middleware(ApiKeys, digests=settings.api_keys)
+    app.add_middleware(ApiKeys, keys=settings.api_keys, limited=settings.rate_limit is not None)
     app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(RawPath)
     app.add_middleware(RequestIds)
@@ -152,6 +162,7 @@ def _parts(
         trends=trends,
         scheduler=scheduler,
         queue=queue,
+        limit=None if settings.rate_limit is None else RateLimit(client, settings.rate_limit),
         clock=clock,
     )
 

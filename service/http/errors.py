@@ -35,6 +35,8 @@ KINDS: dict[type[Exception], Kind] = {
     errors.UnsupportedMediaType: Kind(415, "unsupported_media_type"),
     errors.BodyTooLarge: Kind(413, "body_too_large"),
     errors.Unauthorised: Kind(401, "unauthorised"),
+    errors.Forbidden: Kind(403, "forbidden"),
+    errors.TooManyRequests: Kind(429, "too_many_requests"),
     errors.UnknownArticle: Kind(404, "unknown_article"),
     errors.UnknownCustomer: Kind(404, "unknown_customer"),
     errors.UnknownBundle: Kind(404, "unknown_bundle"),
@@ -55,7 +57,7 @@ def error_response(
     """An error in the one shape."""
     body = {"type": kind.type, "message": message} | ({} if field is None else {"field": field})
     all_headers = dict(headers or {})
-    if kind.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if kind.status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
         all_headers["Retry-After"] = str(RETRY_AFTER)
     if kind.status == HTTPStatus.UNAUTHORIZED:
         all_headers["WWW-Authenticate"] = "Bearer"

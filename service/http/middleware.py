@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import itertools
 import logging
 import re
@@ -15,9 +13,11 @@ from urllib.parse import quote
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BodyTooLarge, Unauthorised
+from service.errors import BodyTooLarge, Forbidden, TooManyRequests, Unauthorised
 from service.http.errors import INTERNAL, answer_error, error_response, status_of
+from service.keys import ApiKey, find_key, scope_of
 from service.metrics import Metrics
+from service.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -122,26 +122,33 @@ class BodyLimit:
 
 
 class ApiKeys:
-    """Lets only those in who show one of the keys, but to probes and documentation.
+    """Lets only those in who show a key that is good for the call, but to probes and documentation.
 
-    ``digests``: SHA-256 of the keys; none of them lets everybody in.
+    No ``keys`` let everybody in. With ``limited``, a key's requests are counted by the application's ``RateLimit``.
     """
 
-    def __init__(self, app: ASGIApp, digests: Sequence[bytes]):
-        self.app, self.digests = app, digests
+    def __init__(self, app: ASGIApp, keys: Sequence[ApiKey], limited: bool):
+        self.app, self.keys, self.limited = app, keys, limited
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.digests and scope["type"] == "http" and scope["path"] not in OPEN:
-            self._check(Headers(scope=scope))
+        if self.keys and scope["type"] == "http" and scope["path"] not in OPEN:
+            key = self._check(scope)
+            limit: RateLimit | None = scope["app"].state.services.limit if self.limited else None
+            if limit is not None and not await limit.allows(key.digest):
+                raise TooManyRequests("this API key makes more requests a second than are allowed; send them later")
         await self.app(scope, receive, send)
 
-    def _check(self, headers: Headers) -> None:
+    def _check(self, scope: Scope) -> ApiKey:
+        headers = Headers(scope=scope)
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        digest = hashlib.sha256(key.encode("latin-1")).digest()
-        # All are compared, each in constant time, so that the time taken tells nothing about any of them.
-        if not sum(hmac.compare_digest(digest, known) for known in self.digests):
+        shown = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        key = find_key(self.keys, shown.encode("latin-1"))
+        if key is None:
             raise Unauthorised("this call needs an API key: 'Authorization: Bearer <key>' or 'X-API-Key: <key>'")
+        needed = scope_of(scope["method"], scope["path"])
+        if not key.may(needed):
+            raise Forbidden(f"this API key is not good for this call, which needs one for '{needed}'")
+        return key
 
 
 class Measured:

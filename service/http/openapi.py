@@ -13,9 +13,10 @@ from service.http.schemas import ArticleIn, EventIn, StockIn
 _REF = "#/components/schemas/{model}"
 _BODIES: tuple[type[BaseModel], ...] = (EventIn, ArticleIn, StockIn)
 
-_UNAUTHORISED: dict[str, Any] = {
-    "description": "Unauthorized: `unauthorised`, where keys are set",
-    "content": {"application/json": {"schema": {"$ref": _REF.format(model="ErrorAnswer")}}},
+_OF_KEYS = {
+    "401": "Unauthorized: `unauthorised`, where keys are set",
+    "403": "Forbidden: `forbidden`, where the key is good for other calls",
+    "429": "Too Many Requests: `too_many_requests`, where there is a limit",
 }
 
 EXAMPLES: dict[type[BaseModel], list[dict[str, Any]]] = {
@@ -87,7 +88,12 @@ def _add_keys(document: dict[str, Any]) -> None:
         if path.startswith("/v1"):
             for operation in operations.values():
                 operation["security"] = [{}, {"bearer": []}, {"header": []}]  # {}: where no keys are set
-                operation["responses"]["401"] = _UNAUTHORISED
+                operation["responses"] |= {status: _error(text) for status, text in _OF_KEYS.items()}
+
+
+def _error(description: str) -> dict[str, Any]:
+    schema = {"$ref": _REF.format(model="ErrorAnswer")}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
 def _add_bad_requests(document: dict[str, Any]) -> None:

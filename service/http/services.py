@@ -13,6 +13,7 @@ from service.generation.queue import GenerationQueue
 from service.intents import Scheduler
 from service.live import Live, Lives
 from service.metrics import Metrics
+from service.rate_limit import RateLimit
 from service.recommend import Recommender
 from service.settings import Settings
 from service.state.redis_store import RedisStore
@@ -21,7 +22,10 @@ from service.trend_store import Trends
 
 @dataclass(frozen=True)
 class Services:
-    """All parts of one worker. ``clock``: Unix seconds. ``scheduler``, ``queue``: None where nothing is generated."""
+    """All parts of one worker. ``clock``: Unix seconds. ``scheduler``, ``queue``: None where nothing is generated.
+
+    ``limit``: of requests by API key, None where there is none.
+    """
 
     settings: Settings
     metrics: Metrics
@@ -33,6 +37,7 @@ class Services:
     trends: Trends
     scheduler: Scheduler | None
     queue: GenerationQueue | None
+    limit: RateLimit | None
     clock: Callable[[], int]
 
     @property

@@ -143,6 +143,14 @@ def test_compose_variables_make_valid_settings(compose: dict[str, Any], name: st
         assert compose["services"][name]["ports"] == [f"127.0.0.1:8000:{settings.port}"]
 
 
+@pytest.mark.parametrize("name", ["service", "service-gpu", "backfill"])
+def test_a_service_writes_nowhere_but_where_it_must(compose: dict[str, Any], name: str) -> None:
+    service = compose["services"][name]
+    assert (service["read_only"], service["tmpfs"], service["volumes"]) == (True, ["/tmp"], ["data:/data"])
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
 def test_redis_keeps_what_it_was_told(compose: dict[str, Any]) -> None:
     redis = compose["services"]["redis"]
     command = " ".join(redis["command"])

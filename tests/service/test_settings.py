@@ -47,7 +47,7 @@ def test_values_are_read() -> None:
 def test_keys_are_kept_as_digests_only() -> None:
     digest = hashlib.sha256(b"another key, long enough").hexdigest()
     settings = read(api_keys=f"{KEY}, sha256:{digest}")
-    assert settings.api_keys == (hashlib.sha256(KEY.encode()).digest(), bytes.fromhex(digest))
+    assert [key.digest for key in settings.api_keys] == [hashlib.sha256(KEY.encode()).digest(), bytes.fromhex(digest)]
     assert KEY not in repr(settings)
 
 
@@ -76,6 +76,9 @@ def test_the_language_models_key_is_not_shown() -> None:
         ("redis_url", "localhost:6379", "MODISTE_REDIS_URL: must start with redis://, rediss:// or unix://"),
         ("llm_url", "vllm:8001", "MODISTE_LLM_URL: must start with http:// or https://, or be 'off'"),
         ("api_keys", "short", "MODISTE_API_KEYS: each key needs at least 16 characters"),
+        ("api_keys", "read:short", "MODISTE_API_KEYS: each key needs at least 16 characters"),
+        ("rate_limit", "5", "MODISTE_RATE_LIMIT counts by API key, so MODISTE_API_KEYS must be set too"),
+        ("rate_limit", "0", "MODISTE_RATE_LIMIT: Input should be greater than or equal to 1"),
         ("api_keys", "sha256:abcd", "MODISTE_API_KEYS: a key written as sha256:… needs 64 hexadecimal digits"),
         ("log_level", "loud", "MODISTE_LOG_LEVEL: Input should be 'debug', 'info', 'warning' or 'error'"),
         ("redis_timeout", "0.1", "MODISTE_REDIS_TIMEOUT: Input should be greater than or equal to 0.3"),

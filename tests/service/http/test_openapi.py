@@ -120,3 +120,13 @@ async def test_real_answers_fit_their_schemas(shop: Shop, document: dict[str, An
     for method, path, address, body in calls:
         response = await shop.http.request(method, address, json=body)
         check(document, response.json(), path, method, str(response.status_code))
+
+
+async def test_the_documentation_is_a_page_that_nobody_can_frame(shop: Shop) -> None:
+    response = await shop.http.get("/docs")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+    assert "/openapi.json" in response.text
+    assert "frame-ancestors 'none'" in response.headers["content-security-policy"]
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["x-frame-options"] == "DENY"
