@@ -7,5 +7,10 @@ L tags of one article (padded), E image embedding, M numeric article features, D
 have ``DNA_SIZE`` components; the LSTM's memory has ``MEMORY_SIZE`` cells, kept as (hidden, cell).
 """
 
+import os
+
 DNA_SIZE = 128
 MEMORY_SIZE = 256
+
+# ONNX Runtime tells its maker about models and sessions, unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

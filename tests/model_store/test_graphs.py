@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from model_store.article_features import ArticleEncoder, decode_image
 from model_store.bundle import Bundle, load_articles
 from model_store.errors import InvalidBundle, InvalidConfig
 from model_store.graphs import Graphs, ImageEncoder, Memory, StyleLstm, check_runtime, encode_articles, open_graphs
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +99,11 @@ def test_cpu_and_gpu_variants_exclude_each_other(monkeypatch: pytest.MonkeyPatch
     installed("onnxruntime-gpu", "onnxruntime-genai", "onnxruntime-genai-cuda")
     with pytest.raises(InvalidConfig, match="onnxruntime-genai and onnxruntime-genai-cuda are both installed"):
         check_runtime()
+
+
+def test_nothing_is_told_to_the_runtimes_maker(tmp_path: Path) -> None:
+    """What it would tell, it keeps in the home folder first. It keeps quiet in CI by itself, so that is taken away."""
+    kept = {name: value for name, value in os.environ.items() if name not in {"CI", "ORT_DISABLE_TELEMETRY"}}
+    program = "import model_store.graphs, time; time.sleep(0.5)"
+    subprocess.run([sys.executable, "-c", program], env=kept | {"HOME": str(tmp_path)}, cwd=ROOT, check=True)
+    assert list(tmp_path.iterdir()) == []
