@@ -87,6 +87,8 @@ def opened(folder: Path, progress: Progress) -> Work[str, str | None]:
 
 
 if __name__ == "__main__":  # python -m side_by_side_toys FOLDER PIECE: until Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     with suppress(KeyboardInterrupt), SideBySide(1, partial(opened, Path(sys.argv[1])), Silent()) as processes:
         processes.begin(sys.argv[2])
         processes.finished()
+        sys.exit("nobody interrupted this")
