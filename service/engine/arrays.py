@@ -53,7 +53,7 @@ def united(*lists: Rows) -> Rows:
 
 
 def inner_products(vectors: Float32, query: Float32) -> Float32:
-    """Of each row of ``vectors`` (N, 128) with ``query`` (128), float32 (N): the same whatever the other rows are.
+    """Of each row of ``vectors`` (…, N, 128) with ``query`` (…, 128), float32 (…, N): whatever the other rows are.
 
     A product of a matrix and a vector is none of that: in which order it sums depends on where a row stands.
     """

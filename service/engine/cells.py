@@ -2,16 +2,17 @@
 
 An inverted file (Jégou, Douze & Schmid 2011, "Product quantization for nearest neighbor search", §IV, without the
 product quantisation): k-means makes the cells, FAISS keeps a 16-bit copy of every vector in the list of its cell. A
-search visits cells in order of their centroid's inner product with the query, until it has met enough rows that are
-allowed. How many are enough is measured when the cells are made: the best rows of queries that spread at least as much
-as those to come (``Asked``) are looked up exactly. Where vectors do not lie in heaps, nearly all rows have to be met:
-that is slow, but never wrong.
+search first visits the cells whose centroids have the highest inner products with the query, until it has met some
+rows that are allowed. How good these are tells which other cells may hold better ones: those whose centroid falls short
+by no more than vectors lie around centroids, along the query. How far that is, is measured when the cells are made: the
+best rows of queries that spread at least as much as those to come (``Asked``) are looked up exactly. Where vectors do
+not lie in heaps, nearly all cells have to be visited: that is slow, but never wrong.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
 
 import faiss
 import numpy as np
@@ -25,14 +26,14 @@ from service.engine.filters import Filters
 _MOST_CELLS, _ROWS_PER_CELL = 1_024, 256
 _ROUNDS = 6  # of k-means: more hardly change which rows are found
 _SAMPLE = 48  # rows a cell that k-means looks at
+_ROUNDING = 2.0**-11  # of a float16, relative
 _LARGEST = 6e4  # a float16 holds no larger component; usual ones are made about 1
 _QUERIES, _MIXED = 64, 200  # that tell how many rows are enough, and vectors that a mixture is made of
-_BEST, _RECALL, _SAFETY = (
-    100,
-    0.998,
-    1.25,
-)  # of so many best, this share is to be found; and some more for other queries
+_BEST, _RECALL, _SAFETY = 100, 0.998, 1.1  # of so many best, this share is to be met; and a little more
+_FIRST = 16  # times what is wanted are met first
 _AT_ONCE = 8  # queries: 1.5 MB of scores for each and 190,000 rows
+MARGIN = 32
+"""Rows to look for beyond what is wanted: the copy knows their order nearly, but not quite."""
 _STALE = 0.02  # of a filter's rows: before as many came or went, the counts by cell are good enough
 _MOST_COUNTS = 64
 
@@ -51,18 +52,23 @@ class Cells:
     def __init__(self, vectors: Float32, asked: Asked = "mixtures"):
         count = max(1, min(_MOST_CELLS, len(vectors) // _ROWS_PER_CELL))
         self.fitted_rows = len(vectors)
+        probes = _probes(vectors, asked)
         self._scale = _scale(vectors)
-        self._centroids = _fit(self._scaled(vectors), count)
+        kept = self._kept(vectors)
+        self._centroids = _fit(kept, count)
         self._quantizer: Any = faiss.IndexFlatL2(DNA_SIZE)
         self._quantizer.add(self._centroids)
         self._lists: Any = _faiss.IndexIVFScalarQuantizer(
             self._quantizer, DNA_SIZE, count, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
         )
         self._lists.train(self._centroids)
+        self._parameters: Any = _faiss.SearchParametersIVF()
         self._cell_of = np.full(len(vectors), -1, np.int32)
         self._counts: dict[Filters, tuple[int, NDArray[np.int64]]] = {}
-        self.write(np.arange(len(vectors)), vectors)
-        self.enough = self._measured(vectors, asked)
+        self._add(np.arange(len(vectors)), kept)
+        self._norms = np.sqrt(np.vecdot(self._centroids, self._centroids))
+        self._around, self._width = self._spread(kept)
+        self._reach = self._measured(kept, probes)
 
     def worn(self, rows: int) -> bool:
         """Whether new cells would be better, now that there are so many rows."""
@@ -77,54 +83,91 @@ class Cells:
         there = rows[self._cell_of[rows] >= 0]
         if len(there):
             self._lists.remove_ids(_faiss.IDSelectorBatch(there))
-        kept = self._scaled(vectors)
+        self._add(rows, self._kept(vectors))
+
+    def _add(self, rows: Rows, kept: Float32) -> None:
+        """Put what is kept of vectors, float32 (len(rows), 128), into the lists of their cells."""
         cells = self._quantizer.search(kept, 1)[1][:, 0]
         ids, cells = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(cells, np.int64)
         self._lists.add_core(len(rows), *map(_faiss.swig_ptr, (kept, ids, cells)))
         self._cell_of[rows] = cells
 
-    def _scaled(self, vectors: Float32) -> Float32:
+    def _kept(self, vectors: Float32) -> Float32:
         """Vectors that a float16 can hold: what is longer is found all the same, if not always in its order."""
-        scaled: Float32 = np.clip(vectors * self._scale, -_LARGEST, _LARGEST)
-        return scaled
+        kept: Float32 = np.clip(vectors * self._scale, -_LARGEST, _LARGEST)
+        return kept
 
     def nearest(self, query: Float32, k: int, allowed: Allowed) -> Rows:
         """About the best ``k`` of the rows that are allowed, in no order: all of them where fewer are."""
-        scores = self._centroids @ query
-        order = np.argsort(-scores)
-        reached = np.cumsum(self._by_cell(allowed)[order])
-        visited = order[: int(np.searchsorted(reached, self._enough_for(k, allowed))) + 1]
-        visited, reached = np.ascontiguousarray(visited, np.int64), np.ascontiguousarray(scores[visited])
-        parameters = _faiss.SearchParametersIVF(sel=_faiss.IDSelectorBitmap(allowed.bits), nprobe=len(visited))
-        inner, found = np.empty(k, np.float32), np.empty(k, np.int64)
-        arrays = map(_faiss.swig_ptr, (visited, reached, inner, found))
-        self._lists.search_preassigned_c(1, _faiss.swig_ptr(query), k, *arrays, False, parameters)
+        found = self.nearest_many(query[None], k, allowed)[0]
         rows: Rows = found[found >= 0]
         return rows
 
-    def _enough_for(self, k: int, allowed: Allowed) -> int:
-        """Allowed rows to meet: more for long answers, fewer through a narrow filter, whose best lie further apart.
+    def nearest_many(self, queries: Float32, k: int, allowed: Allowed) -> Rows:
+        """``nearest`` for each of ``queries`` float32 (B, 128), int64 (B, k): -1 where fewer are allowed.
 
-        Of n rows that pass by chance, the best k are as far apart as the best k · N / n of all N: by the square roots
-        of both, a share of 1 / √(N / n) of what all would need is met, in √(N / n) times as many cells.
+        Together they cost less than one by one: what leads to the cells is looked at once.
         """
-        return math.ceil(self.enough * math.sqrt(max(1.0, k / _BEST) * allowed.size / self._lists.ntotal))
+        scores = queries @ self._centroids.T  # (B, cells)
+        self._parameters.sel = _faiss.IDSelectorBitmap(allowed.bits)
+        first = self._first(scores, self._by_cell(allowed), _FIRST * k)
+        found, inner = self._visit(queries, first, k)
+        further = scores + self._reach * self._deviations(queries) >= inner[:, -1:]
+        more, inner_of_more = self._visit(queries, further & ~first, k)
+        found, inner = np.concatenate([found, more], axis=1), np.concatenate([inner, inner_of_more], axis=1)
+        best = np.argpartition(-inner, k - 1, axis=1)[:, :k]
+        return found[np.arange(len(queries))[:, None], best]
 
-    def _measured(self, vectors: Float32, asked: Asked) -> int:
-        """Rows to meet so that of the best for queries like those to come, ``_RECALL`` are met."""
-        rng = np.random.default_rng(1)
-        by_cell = np.bincount(self._cell_of, minlength=len(self._centroids))
-        best = min(_BEST, len(vectors))
-        needed: list[NDArray[np.int64]] = []
-        for _ in range(0, _QUERIES, _AT_ONCE):
-            queries = _queries(vectors, asked, _AT_ONCE, rng)
-            for query, scores in zip(queries, queries @ vectors.T, strict=True):
-                rows = np.argpartition(-scores, best - 1)[:best]
-                order = np.argsort(-(self._centroids @ query))
-                reached = np.empty(len(order), np.int64)
-                reached[order] = np.cumsum(by_cell[order])
-                needed.append(reached[self._cell_of[rows]])
-        return math.ceil(_SAFETY * float(np.quantile(np.concatenate(needed), _RECALL)))
+    def _first(self, scores: Float32, by_cell: NDArray[np.int64], rows: int) -> NDArray[np.bool_]:
+        """The cells with the highest ``scores`` (B, C) that hold so many ``rows`` together, bool (B, C)."""
+        order = np.argsort(-scores, axis=1)
+        held = by_cell[order]
+        chosen = (np.cumsum(held, axis=1) - held < rows) & (held > 0)
+        first = np.zeros(scores.shape, bool)
+        which, places = np.nonzero(chosen)
+        first[which, order[which, places]] = True
+        return first
+
+    def _visit(self, queries: Float32, cells: NDArray[np.bool_], k: int) -> tuple[Rows, Float32]:
+        """The best ``k`` rows int64 (B, k) in ``cells`` (B, C), -1 for none, and their inner products; best first."""
+        inner, found = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
+        which, visited = np.nonzero(cells)
+        if len(which):
+            counts = np.bincount(which, minlength=len(queries))
+            keys = np.full((len(queries), int(counts.max())), -1, np.int64)  # FAISS passes over -1
+            keys[which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)] = visited
+            self._parameters.nprobe = keys.shape[1]
+            arrays = map(_faiss.swig_ptr, (keys, np.zeros(keys.shape, np.float32), inner, found))
+            query = _faiss.swig_ptr(queries)
+            self._lists.search_preassigned_c(len(queries), query, k, *arrays, False, self._parameters)
+        return found, inner
+
+    def _spread(self, kept: Float32) -> tuple[Float32, Float32]:
+        """How ``kept`` lie around their centroids: their covariance (128, 128), and each cell's width beside it (C)."""
+        apart = kept - self._centroids[self._cell_of]
+        around = np.asarray(apart.T @ apart / len(apart), np.float32)
+        counts = np.bincount(self._cell_of, minlength=len(self._centroids))
+        squares = np.bincount(self._cell_of, np.vecdot(apart, apart), len(counts)) / np.maximum(counts, 1)
+        return around, np.sqrt(squares / max(float(np.trace(around)), 1e-30)).astype(np.float32)
+
+    def _deviations(self, queries: Float32) -> Float32:
+        """The standard deviation of inner products with ``queries`` float32 (B, 128) within each cell (B, C).
+
+        Not less than what rounding to 16 bits makes of them.
+        """
+        along = np.sqrt(np.maximum(np.vecdot(queries @ self._around, queries), 0.0))
+        rounded = np.float32(_ROUNDING) * np.sqrt(np.vecdot(queries, queries))
+        deviations: Float32 = np.maximum(along[:, None] * self._width, rounded[:, None] * self._norms)
+        return deviations
+
+    def _measured(self, kept: Float32, probes: _Probes) -> np.float32:
+        """By how many deviations the best may exceed their centroid, so that ``_RECALL`` of them are met."""
+        queries = probes.queries
+        cells = self._cell_of[probes.best].astype(np.int64)
+        worst = np.vecdot(kept[probes.best], queries[:, None]).min(axis=1, keepdims=True)
+        short = worst - np.take_along_axis(queries @ self._centroids.T, cells, axis=1)
+        deviations = np.take_along_axis(self._deviations(queries), cells, axis=1)
+        return np.float32(_SAFETY * max(1.0, float(np.quantile(short / np.maximum(deviations, 1e-30), _RECALL))))
 
     def _by_cell(self, allowed: Allowed) -> NDArray[np.int64]:
         """How many allowed rows each cell holds, or held a while ago."""
@@ -147,6 +190,27 @@ def _scale(vectors: Float32) -> np.float32:
     """What makes a component 1 in the root mean square."""
     usual = float(np.sqrt(np.mean(np.square(vectors[:: max(1, len(vectors) // 4_096)], dtype=np.float64))))
     return np.float32(1.0 / usual) if usual > 0 else np.float32(1.0)
+
+
+class _Probes(NamedTuple):
+    """Queries float32 (Q, 128) like those to come, and the rows int64 (Q, ``_BEST``) that are best for each."""
+
+    queries: Float32
+    best: Rows
+
+
+def _probes(vectors: Float32, asked: Asked) -> _Probes:
+    rng = np.random.default_rng(1)
+    queries = np.concatenate([_queries(vectors, asked, _AT_ONCE, rng) for _ in range(0, _QUERIES, _AT_ONCE)])
+    count = min(_BEST, len(vectors))
+    best = [np.argpartition(-scores, count - 1)[:count] for scores in _by_and_by(queries, vectors)]
+    return _Probes(queries, np.array(best, np.int64))
+
+
+def _by_and_by(queries: Float32, vectors: Float32) -> Iterator[Float32]:
+    """The inner products of each query with all vectors, float32 (N), with little memory at a time."""
+    for start in range(0, len(queries), _AT_ONCE):
+        yield from queries[start : start + _AT_ONCE] @ vectors.T
 
 
 def _queries(vectors: Float32, asked: Asked, count: int, rng: np.random.Generator) -> Float32:

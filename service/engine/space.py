@@ -17,7 +17,7 @@ from model_store import DNA_SIZE
 from model_store.errors import ModisteError
 from service.engine.allowed import Allowed
 from service.engine.arrays import Float32, Rows, grown, inner_products, largest
-from service.engine.cells import Asked, Cells
+from service.engine.cells import MARGIN, Asked, Cells
 
 SIZE = DNA_SIZE
 """Components of every vector: of a Fashion DNA, and of a title's and an id's embedding alike."""
@@ -28,8 +28,6 @@ MAX_COMPONENT = 1e9
 CELLS_FROM = 4_096
 """Rows from which on there are cells: for fewer, plain sums are as quick."""
 _SUMMED = 4_096  # allowed rows that are summed rather than looked for in cells
-_MARGIN = 32
-"""Rows looked for beyond twice what is wanted: a 16-bit copy knows their order nearly, but not quite."""
 _ROUNDING = SIZE * 2.0**-23  # two float32 sums of the same 128 products differ by less than this times both norms
 
 
@@ -108,7 +106,7 @@ class Space:
         return vector
 
     def of(self, rows: Rows) -> Float32:
-        """A copy of the vectors, float32 (len(rows), 128)."""
+        """A copy of the vectors, float32 (…, 128) for ``rows`` (…)."""
         return self._vectors.take(rows, axis=0)
 
     def scores(self, rows: Rows, query: Float32) -> Float32:
@@ -123,11 +121,21 @@ class Space:
 
     def candidates(self, query: Float32, k: int, allowed: Allowed) -> Candidates:
         """The best ``k`` by inner product with ``query`` (128), and perhaps more, of the rows ``allowed``."""
+        return self.candidates_many(query[None], k, allowed)[0]
+
+    def candidates_many(self, queries: Float32, k: int, allowed: Allowed) -> list[Candidates]:
+        """``candidates`` for each of ``queries`` float32 (B, 128)."""
         self.settle()
         if self._cells is None or allowed.size <= self._few:
-            return self._summed(query, k, allowed)
-        rows = self._cells.nearest(query, 2 * k + _MARGIN, allowed)
-        scores = self.scores(rows, query)
+            return [self._summed(query, k, allowed) for query in queries]
+        found = self._cells.nearest_many(queries, k + MARGIN, allowed)
+        all_scores = inner_products(self.of(found), queries[:, None])
+        return [self._found(rows, scores, allowed) for rows, scores in zip(found, all_scores, strict=True)]
+
+    def _found(self, rows: Rows, scores: Float32, allowed: Allowed) -> Candidates:
+        """What was found in cells: ``rows`` int64 (K), -1 for none, and their ``scores`` float32 (K)."""
+        if rows[-1] < 0:  # fewer than were looked for
+            rows, scores = rows[rows >= 0], scores[rows >= 0]
         return Candidates(rows, scores, float(scores.min()) if len(rows) < allowed.size else -math.inf)
 
     def _summed(self, query: Float32, k: int, allowed: Allowed) -> Candidates:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import faiss
 import numpy as np
 import pytest
 
@@ -36,6 +37,18 @@ def queries(count: int) -> np.ndarray:
     return np.random.default_rng(5).standard_normal((count, 128)).astype(np.float32)
 
 
+def mixtures(data: np.ndarray) -> np.ndarray:
+    """16 sums of 200 rows with weights of both signs, as a style is one of what was bought."""
+    rng = np.random.default_rng(17)
+    weights = rng.standard_normal((16, 200)).astype(np.float32)
+    return np.einsum("qm,qmd->qd", weights, data[rng.integers(len(data), size=weights.shape)])
+
+
+def rows_met() -> int:
+    """Inner products that FAISS has computed in cells so far."""
+    return int(faiss.cvar.indexIVF_stats.ndis)
+
+
 @pytest.mark.parametrize("heaps", [True, False])
 @pytest.mark.parametrize("spread", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("share", [1.0, 0.6, 0.25])
@@ -66,17 +79,17 @@ def test_a_filter_that_goes_with_the_vectors_is_searched_to_where_its_articles_a
     assert min(found) >= 99
 
 
-def test_what_titles_are_asked_for_is_found_although_fewer_rows_are_met():
+def test_what_titles_are_asked_for_is_found_without_meeting_nearly_everything():
     data = vectors(13)
     data /= np.linalg.norm(data, axis=1, keepdims=True)
     space, everything = Space(data, "variations", N), np.ones(N, bool)
-    rng, found = np.random.default_rng(14), 0
+    rng, found, before = np.random.default_rng(14), 0, rows_met()
     for row in rng.integers(N, size=40):
         query = (data[row] + rng.standard_normal(128) * 0.03).astype(np.float32)
         rows = space.candidates(query, K, Allowed.of(everything)).rows
         found += len(set(best(data, query, everything, K)).intersection(rows.tolist()))
     assert found >= 0.99 * 40 * K
-    assert Cells(data, "variations").enough < Cells(data, "mixtures").enough
+    assert rows_met() - before < 0.5 * 40 * N
 
 
 @pytest.mark.parametrize("many", [K, 3 * K])
@@ -132,7 +145,6 @@ def test_what_turned_over_while_its_size_stayed_is_searched_where_it_is():
     by_score = np.argsort(-(data @ query))
     rows, first, last = np.arange(N), by_score[: N // 4], by_score[-N // 4 :]
     kept, cells = AllowedRows(lambda _, rows: np.ones(N, bool)[rows], N), Cells(data, "variations")
-    cells.enough = 8_000  # so that not all cells are visited
     kept.write(rows, np.isin(rows, first))
     cells.nearest(query, 60, kept.of(EVERYTHING))
     kept.set_stock(rows, np.isin(rows, last))
@@ -141,8 +153,24 @@ def test_what_turned_over_while_its_size_stayed_is_searched_where_it_is():
 
 
 def test_only_what_lies_in_heaps_is_found_without_meeting_nearly_everything():
-    assert Cells(vectors(12)).enough < 0.5 * N
-    assert Cells(vectors(12, heaps=False)).enough > 0.8 * N
+    met = []
+    for heaps in (True, False):
+        data = vectors(12, heaps=heaps)
+        cells, before = Cells(data), rows_met()
+        cells.nearest_many(mixtures(data), K, Allowed.of(np.ones(N, bool)))
+        met.append((rows_met() - before) / 16)
+    assert met[0] < 0.5 * N
+    assert met[1] > 0.8 * N
+
+
+@pytest.mark.parametrize("asked", ["mixtures", "variations"])
+def test_many_queries_find_what_each_finds_by_itself(asked):
+    data = vectors(18)
+    mask = np.random.default_rng(19).random(N) < 0.3
+    cells, allowed = Cells(data, asked), Allowed.of(mask)
+    many = np.concatenate([mixtures(data), queries(3), data[:3]])
+    for query, rows in zip(many, cells.nearest_many(many, K, allowed), strict=True):
+        assert sorted(rows) == sorted(cells.nearest(query, K, allowed))
 
 
 def test_cells_are_worn_once_there_are_twice_as_many_rows():
