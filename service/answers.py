@@ -55,12 +55,16 @@ def found_articles(live: Live, query: str, n: int, filters: Filters) -> bytes:
 
 def recommendations(head: dict[str, Any], index: ArticleIndex, articles: Sequence[tuple[RankedArticle, Any]]) -> bytes:
     """The JSON (``Recommendations``) of ranked articles, each with its explanation or None, behind ``head``."""
-    entries = []
-    for each, explanation in articles:
-        more: dict[str, Any] = {"score": each.score, "sources": each.sources}
-        if explanation is not None:
-            more["explain"] = explanation
-        entries.append(_with(index, each.article_id, more))
+    entries = [
+        b'%b,"score":%a,"sources":%b%b}'
+        % (
+            _open_json(index, each.article_id),
+            each.score,
+            orjson.dumps(each.sources),
+            b"" if explanation is None else b',"explain":' + orjson.dumps(explanation),
+        )
+        for each, explanation in articles
+    ]
     return _list_of(head, entries)
 
 
@@ -114,7 +118,7 @@ class ScoreExplanations:
 
 def _scored(index: ArticleIndex, found: Ranked) -> list[bytes]:
     return [
-        _with(index, article_id, {"score": score})
+        b'%b,"score":%a}' % (_open_json(index, article_id), score)
         for article_id, score in zip(found.article_ids, found.scores.tolist(), strict=True)
     ]
 
@@ -123,8 +127,8 @@ def _list_of(head: dict[str, Any], articles: Sequence[bytes]) -> bytes:
     return orjson.dumps(head)[:-1] + b',"articles":[' + b",".join(articles) + b"]}"
 
 
-def _with(index: ArticleIndex, article_id: str, more: dict[str, Any]) -> bytes:
-    """The article's own JSON, and what this answer adds to it."""
+def _open_json(index: ArticleIndex, article_id: str) -> bytes:
+    """The article's own JSON without its last brace, for what this answer adds to it."""
     article = index.article_json(article_id)
     assert article is not None
-    return article[:-1] + b"," + orjson.dumps(more)[1:]
+    return article[:-1]

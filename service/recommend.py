@@ -10,24 +10,20 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
-import numpy as np
-
-from model_store.records import Event, EventType
 from service import answers
 from service.breaker import Breaker
-from service.engine.arrays import Float32
-from service.engine.filters import EVERYTHING, Filters
-from service.engine.index import ArticleIndex
-from service.engine.ranking import RankedArticle, Strategy, Taste
+from service.engine.ranking import Taste
 from service.engine.trending import TrendSnapshot
 from service.errors import StoreUnavailable
+from service.gathered import WorkedOff
 from service.intents import NOTHING, Found, Intents, Question, listens, remembered
 from service.live import Live
 from service.metrics import Metrics
+from service.rankings import Informed, Known, Ranking, Wish, rank_together
 from service.state.customer import NO_LOG, CustomerState, CustomerView, Revision, empty_state
 from service.state.store import CustomerStore
 
@@ -50,47 +46,6 @@ class Trends(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Wish:
-    """One request for recommendations. ``at``: Unix seconds, None for now.
-
-    ``query``: what the customer is searching for; ``wait``: seconds that a fresh generation is worth.
-    """
-
-    customer_id: str
-    n: int = 20
-    strategy: Strategy = "blended"
-    filters: Filters = EVERYTHING
-    exclude_purchased: bool = True
-    at: int | None = None
-    explain: bool = False
-    query: str | None = None
-    wait: float = 0.0
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of a customer at the moment that is asked for. ``at``: Unix seconds.
-
-    ``view``: as it was read, with the state that the live bundle makes of it.
-    """
-
-    state: CustomerState
-    view: CustomerView
-    at: int
-    degraded: bool
-
-    @property
-    def session(self) -> tuple[Event, ...]:
-        """Clicks and searches, oldest first."""
-        return self.view.session
-
-    @property
-    def cold(self) -> bool:
-        """Whether no purchase is known."""
-        return self.state.pending is None
-
-
 class Recommender:
     """Answers requests for recommendations."""
 
@@ -106,6 +61,7 @@ class Recommender:
         self._customers, self._trends, self._intents, self._breaker = customers, trends, intents, breaker
         self._metrics, self._clock = metrics, clock
         self._last_known: OrderedDict[str, CustomerView] = OrderedDict()
+        self._rankings = WorkedOff(rank_together)
 
     async def recommend(self, live: Live, wish: Wish) -> bytes:
         """The answer's JSON (``service.http.schemas.Recommendations``), from the one bundle ``live``."""
@@ -117,22 +73,13 @@ class Recommender:
             start += waited
         trend = self._trends.last_known if known.degraded else await self._trend(wish.at)
         read = time.perf_counter()
-        taste = taste_of(live, known)
-        styled = time.perf_counter()
-        filters = _without_purchased(wish, known.state)
-        ranked = live.ranker.rank(
-            live.index,
-            taste,
-            wish.n,
-            strategy=wish.strategy,
-            trending=trend,
-            filters=filters,
-            intent=found.intent,
-        )
-        searched = time.perf_counter()
-        answer = _answer(live, wish, known, found, ranked, _explanations(live, wish, taste, trend, found, filters))
+        ranking = await self._rankings.one(Informed(live, wish, known, trend, found.intent))
+        answer = _answer(live, wish, known, found, ranking, _explanations(live, wish, ranking, trend, found))
         self._metrics.observe_stages(
-            redis=read - start, lstm=styled - read, search=searched - styled, json=time.perf_counter() - searched
+            redis=read - start,
+            lstm=ranking.styled - read,
+            search=ranking.ranked - ranking.styled,
+            json=time.perf_counter() - ranking.ranked,
         )
         if known.degraded:
             self._metrics.degraded.inc()
@@ -232,18 +179,6 @@ class Recommender:
             self._last_known.popitem(last=False)
 
 
-def taste_of(live: Live, known: Known) -> Taste:
-    """Style d at the moment, and for a customer without purchases the mean Fashion DNA of what was clicked lately."""
-    style = live.style.style(known.state, known.at)
-    return Taste(style, known.cold, _session_dna(live.index, known.session) if known.cold else None)
-
-
-def _session_dna(index: ArticleIndex, session: Sequence[Event]) -> Float32 | None:
-    clicked = (event.article_id for event in session if event.type is EventType.CLICK)
-    vectors = [dna for article_id in clicked if article_id and (dna := index.dna_of(article_id)) is not None]
-    return np.mean(vectors, axis=0, dtype=np.float32) if vectors else None
-
-
 def _lies_before_pending(at: int | None, state: CustomerState) -> bool:
     return at is not None and state.pending is not None and at < state.pending.timestamp
 
@@ -257,19 +192,13 @@ def _usable(live: Live, state: CustomerState | None) -> CustomerState:
     return replace(empty_state(live.style.bundle_version), purchased=state.purchased, returned=state.returned)
 
 
-def _without_purchased(wish: Wish, state: CustomerState) -> Filters:
-    if not wish.exclude_purchased or not (state.purchased or state.returned):
-        return wish.filters
-    return replace(wish.filters, exclude=wish.filters.exclude.union(state.purchased, state.returned))
-
-
 def _explanations(
-    live: Live, wish: Wish, taste: Taste, trend: TrendSnapshot, found: Found, filters: Filters
+    live: Live, wish: Wish, ranking: Ranking, trend: TrendSnapshot, found: Found
 ) -> answers.ScoreExplanations | None:
     if not wish.explain:
         return None
-    listed = None if found.intent is None else live.ranker.mixup(live.index, found.intent, filters)
-    return answers.ScoreExplanations(live, taste, trend, listed)
+    listed = None if found.intent is None else live.ranker.mixup(live.index, found.intent, ranking.filters)
+    return answers.ScoreExplanations(live, ranking.taste, trend, listed)
 
 
 def _answer(
@@ -277,7 +206,7 @@ def _answer(
     wish: Wish,
     known: Known,
     found: Found,
-    ranked: Sequence[RankedArticle],
+    ranking: Ranking,
     explanations: answers.ScoreExplanations | None,
 ) -> bytes:
     head: dict[str, Any] = {
@@ -289,8 +218,8 @@ def _answer(
     }
     if explanations is not None:
         head["explain"] = _explain(known, explanations.taste, found)
-    explained = [None if explanations is None else explanations.of(each.article_id) for each in ranked]
-    return answers.recommendations(head, live.index, list(zip(ranked, explained, strict=True)))
+    explained = [None if explanations is None else explanations.of(each.article_id) for each in ranking.articles]
+    return answers.recommendations(head, live.index, list(zip(ranking.articles, explained, strict=True)))
 
 
 def _explain(known: Known, taste: Taste, found: Found) -> dict[str, Any]:

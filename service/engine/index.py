@@ -51,6 +51,14 @@ class Ranked(NamedTuple):
     rows: Rows
 
 
+class Sought(NamedTuple):
+    """One search: the ``k`` articles in stock that pass ``filters`` and lie nearest to ``vector`` float32 (128)."""
+
+    vector: Float32
+    k: int
+    filters: Filters = EVERYTHING
+
+
 def public_json(article: Article) -> bytes:
     """The article as answers show it: one JSON object with ``PUBLIC_FIELDS``."""
     # A copy: what orjson returns keeps the whole buffer that it was written into, some KB.
@@ -275,10 +283,23 @@ class ArticleIndex:
 
     def candidates(self, vector: Float32, k: int, filters: Filters = EVERYTHING, by: Kind = "dna") -> Candidates:
         """What ``search`` finds before it is ranked: more than ``k``, and what ``filters`` exclude is still there."""
-        if k < 1:
-            raise ValueError(f"k must be at least 1, not {k}")
-        query = check_vectors(vector, "query vector")
-        return self._space(by).candidates(query, k + self._hidden(filters), self._allowed.of(filters))
+        return self.candidates_many([Sought(vector, k, filters)], by)[0]
+
+    def candidates_many(self, sought: Sequence[Sought], by: Kind = "dna") -> list[Candidates]:
+        """``candidates`` for many, in the order given. Those of the same filter are looked for together."""
+        together: dict[Filters, list[int]] = {}
+        for place, each in enumerate(sought):
+            if each.k < 1:
+                raise ValueError(f"k must be at least 1, not {each.k}")
+            together.setdefault(each.filters.wide, []).append(place)
+        found: dict[int, Candidates] = {}
+        for filters, places in together.items():
+            queries = check_vectors(np.stack([sought[place].vector for place in places]), "query vector")
+            most = max(sought[place].k + self._hidden(sought[place].filters) for place in places)
+            found.update(
+                zip(places, self._space(by).candidates_many(queries, most, self._allowed.of(filters)), strict=True)
+            )
+        return [found[place] for place in range(len(sought))]
 
     def _hidden(self, filters: Filters) -> int:
         """So many articles in stock at most are excluded; to look for as many more is quicker than to look them up."""

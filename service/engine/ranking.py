@@ -22,9 +22,9 @@ from model_store.generation import rank_bonus
 from model_store.generation_spec import MIXUP_LENGTH
 from service.engine.arrays import NO_ROWS, Float32, Rows, united
 from service.engine.filters import EVERYTHING, Filters
-from service.engine.index import ArticleIndex, Ranked
+from service.engine.index import ArticleIndex, Ranked, Sought
 from service.engine.mixup import Intent, Mixup, MixupList
-from service.engine.space import check_vectors
+from service.engine.space import Candidates, check_vectors
 from service.engine.trend_rows import Contenders, TrendRows
 from service.engine.trending import NO_TREND, TrendSnapshot
 
@@ -48,6 +48,10 @@ class Taste:
 
 _KEPT_TRENDS = 4  # snapshots: now's, and a few of the past
 
+_WIDER = 2
+"""So many times what is wanted are looked for where sales count, too: the more is known, the fewer best sellers can be
+among the best."""
+
 _COLD_GENERATED = 1.0
 """What the first of a mixup list gains for a customer without purchases, in the best seller's gains. No weight can be
 fitted for them beside f·d, which they do not have."""
@@ -64,15 +68,25 @@ class RankedArticle(NamedTuple):
 _NOT_GENERATED = MixupList(NO_ROWS, NO_ROWS, NO_ROWS)
 
 
-@dataclass(frozen=True)
-class _Question:
-    """What every strategy is asked. ``listed``: rows of the mixup list, none where it does not count."""
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One customer's request for a ranking of ``n`` articles that pass ``filters``; see ``Ranker.rank``."""
 
-    index: ArticleIndex
+    taste: Taste
     n: int
-    trending: TrendSnapshot
-    filters: Filters
-    listed: Rows
+    strategy: Strategy = "blended"
+    trending: TrendSnapshot = NO_TREND
+    filters: Filters = EVERYTHING
+    intent: Intent | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Fusion:
+    """An answer by f·query and the bonuses of ``blend``. ``source``: what ``query`` float32 (128) stands for."""
+
+    query: Float32
+    blend: Blend
+    source: str
 
 
 class Ranker:
@@ -110,63 +124,86 @@ class Ranker:
 
         Purchased articles stay out by ``filters.exclude``, which holds for every list here. Raises InvalidVector.
         """
-        if strategy == "generated" and intent is not None:
-            listed = self.mixup(index, intent, filters).rows[:n]
-            ranked = Ranked(tuple(index.ids_of(listed)), rank_bonus(len(listed)), listed)
-            return _answers(ranked, {"generated": range(1, len(listed) + 1)})
-        blended = strategy in {"blended", "generated"}
-        counts = blended and intent is not None and self._blend.generated > 0
-        mixed = self.mixup(index, intent, filters) if counts and intent is not None else _NOT_GENERATED
-        question = _Question(index, n, trending, filters, mixed.rows)
-        session = taste.session if taste.cold and strategy != "trending" else None
-        if session is not None and session.any():
-            return self._adapted(question, session)
-        if strategy == "trending" or taste.cold or taste.style is None:
-            return self._trending(question, taste.style)
-        return self._fused(question, taste.style, self._blend if blended else Blend(), "style")
+        return self.rank_many(index, [Asked(taste, n, strategy, trending, filters, intent)])[0]
+
+    def rank_many(self, index: ArticleIndex, asked: Sequence[Asked]) -> list[list[RankedArticle]]:
+        """``rank`` for many, in the order given. They are searched for together, which costs less than one by one."""
+        fusions = [self._fusion(each) for each in asked]
+        sought = [
+            Sought(fusion.query, _WIDER * each.n if fusion.blend.trend else each.n, each.filters)
+            for each, fusion in zip(asked, fusions, strict=True)
+            if fusion is not None
+        ]
+        found = iter(index.candidates_many(sought))
+        return [
+            self._listed(index, each) if fusion is None else self._fused(index, each, fusion, next(found))
+            for each, fusion in zip(asked, fusions, strict=True)
+        ]
+
+    def _fusion(self, asked: Asked) -> _Fusion | None:
+        """What the answer is a fusion of; None where it is a list that is there already."""
+        taste, strategy = asked.taste, asked.strategy
+        if strategy == "trending" or (strategy == "generated" and asked.intent is not None):
+            return None
+        if taste.cold and taste.session is not None and taste.session.any():
+            mean = check_vectors(taste.session, "session vector").astype(np.float64)
+            best_seller = asked.trending.scores[:1].tolist()
+            blend = Blend(trend=1.0 / best_seller[0] if best_seller else 0.0, generated=_COLD_GENERATED)
+            return _Fusion((mean / (mean @ mean)).astype(np.float32), blend, "session")
+        if taste.cold or taste.style is None:
+            return None
+        return _Fusion(taste.style, Blend() if strategy == "style" else self._blend, "style")
 
     def mixup(self, index: ArticleIndex, intent: Intent, filters: Filters) -> MixupList:
         """The mixup list that an ``intent`` gives; empty where the bundle has no generating half."""
         return _NOT_GENERATED if self._mixup is None else self._mixup.make(index, intent, filters)
 
-    def _adapted(self, question: _Question, session: Float32) -> list[RankedArticle]:
-        mean = check_vectors(session, "session vector").astype(np.float64)
-        query = (mean / (mean @ mean)).astype(np.float32)
-        scores = question.trending.scores
-        trend = 1.0 / float(scores[0]) if len(scores) else 0.0
-        return self._fused(question, query, Blend(trend=trend, generated=_COLD_GENERATED), "session")
+    def _counted(self, index: ArticleIndex, asked: Asked) -> Rows:
+        """The mixup list, where it counts beside style and sales."""
+        counts = self._blend.generated > 0 and asked.strategy in {"blended", "generated"}
+        return self.mixup(index, asked.intent, asked.filters).rows if counts and asked.intent is not None else NO_ROWS
 
-    def _fused(self, question: _Question, query: Float32, blend: Blend, source: str) -> list[RankedArticle]:
-        """By f·query and the bonuses of ``blend``, over all that is in stock."""
-        index, n, filters = question.index, question.n, question.filters
-        found = index.candidates(query, n, filters)
+    def _fused(self, index: ArticleIndex, asked: Asked, fusion: _Fusion, found: Candidates) -> list[RankedArticle]:
+        """By f·query and bonuses, over all that is in stock, of which the nearest were ``found``."""
+        n, filters, query, blend = asked.n, asked.filters, fusion.query, fusion.blend
+        rows_listed = self._counted(index, asked)
         nearest = index.ranked(found.rows, found.scores, n, filters.exclude)
-        if not blend.trend and not len(question.listed):
-            return _answers(nearest, {source: range(1, len(nearest.rows) + 1)})
-        trend = self._trend(question)
+        if not blend.trend and not len(rows_listed):
+            return _answers(nearest, {fusion.source: range(1, len(nearest.rows) + 1)})
+        trend = self._trend(index, asked.trending)
         contenders = Contenders(NO_ROWS, float(nearest.scores[-1]) if len(nearest.rows) == n else -math.inf)
         if blend.trend:
             contenders = trend.contenders(query, blend.trend, n, filters, found, contenders.least)
-        listed = _within_reach(question, trend, query, blend, nearest, contenders.least)
+        listed = _within_reach(rows_listed, trend, query, blend, nearest, contenders.least)
         rows = united(found.rows, contenders.rows, listed.rows)
         scores = index.scores(rows, query) + np.float32(blend.trend) * trend.bonuses(rows)
-        ranked, generated = _with_generated(question, listed, rows, scores, blend.generated)
+        ranked, generated = _with_generated(index, asked, listed, rows, scores, blend.generated)
         return _answers(
             ranked,
             {
-                source: _ranks_in(nearest.rows, ranked.rows),
+                fusion.source: _ranks_in(nearest.rows, ranked.rows),
                 "trending": trend.ranks(ranked.rows, filters) if blend.trend else [0] * n,
                 "generated": generated,
             },
         )
 
-    def _trending(self, question: _Question, style: Float32 | None) -> list[RankedArticle]:
-        index, n, filters = question.index, question.n, question.filters
-        trend = self._trend(question)
-        listed = _Listed(question.listed, np.arange(len(question.listed)))
+    def _listed(self, index: ArticleIndex, asked: Asked) -> list[RankedArticle]:
+        """What was generated, or what trends: lists that are there before anything is searched for."""
+        if asked.strategy == "generated" and asked.intent is not None:
+            listed = self.mixup(index, asked.intent, asked.filters).rows[: asked.n]
+            ranked = Ranked(tuple(index.ids_of(listed)), rank_bonus(len(listed)), listed)
+            return _answers(ranked, {"generated": range(1, len(listed) + 1)})
+        return self._trending(index, asked)
+
+    def _trending(self, index: ArticleIndex, asked: Asked) -> list[RankedArticle]:
+        n, filters, style = asked.n, asked.filters, asked.taste.style
+        trend = self._trend(index, asked.trending)
+        rows_listed = self._counted(index, asked)
+        listed = _Listed(rows_listed, np.arange(len(rows_listed)))
         rows = united(trend.leading(filters, n), listed.rows)
         best_seller = float(trend.scores[0]) if len(trend.scores) else 1.0
-        ranked, generated = _with_generated(question, listed, rows, trend.bonuses(rows), _COLD_GENERATED * best_seller)
+        weight = _COLD_GENERATED * best_seller
+        ranked, generated = _with_generated(index, asked, listed, rows, trend.bonuses(rows), weight)
         answers = _answers(ranked, {"trending": trend.ranks(ranked.rows, filters), "generated": generated})
         if len(answers) == n:
             return answers
@@ -181,12 +218,12 @@ class Ranker:
         ]
         return answers + fill[: n - len(answers)]
 
-    def _trend(self, question: _Question) -> TrendRows:
+    def _trend(self, index: ArticleIndex, snapshot: TrendSnapshot) -> TrendRows:
         """The snapshot as it stands in the index at this moment."""
-        key = (question.index, question.trending)
+        key = (index, snapshot)
         trend = self._trends.pop(key, None)
         if trend is None or not trend.follow():
-            trend = TrendRows(question.index, question.trending)
+            trend = TrendRows(index, snapshot)
         self._trends[key] = trend
         if len(self._trends) > _KEPT_TRENDS:
             self._trends.pop(next(iter(self._trends)))
@@ -201,13 +238,12 @@ class _Listed(NamedTuple):
 
 
 def _within_reach(
-    question: _Question, trend: TrendRows, query: Float32, blend: Blend, nearest: Ranked, least: float
+    listed: Rows, trend: TrendRows, query: Float32, blend: Blend, nearest: Ranked, least: float
 ) -> _Listed:
     """Those of the mixup list that can be among the best, of which each has at least ``least``.
 
     Nothing that may be shown has more of f·query than the first of ``nearest``.
     """
-    listed = question.listed
     if not len(listed) or not len(nearest.rows):
         return _Listed(NO_ROWS, NO_ROWS)
     most = nearest.scores[0] + np.float32(blend.trend) * trend.bonuses(listed)
@@ -218,7 +254,7 @@ def _within_reach(
 
 
 def _with_generated(
-    question: _Question, listed: _Listed, rows: Rows, scores: Float32, weight: float
+    index: ArticleIndex, asked: Asked, listed: _Listed, rows: Rows, scores: Float32, weight: float
 ) -> tuple[Ranked, list[int]]:
     """The best of ``rows`` by ``scores`` and what the mixup list adds; and the rank of each in that list, 0 for none.
 
@@ -226,7 +262,7 @@ def _with_generated(
     """
     if len(listed.rows):
         scores[np.searchsorted(rows, listed.rows)] += np.float32(weight) * rank_bonus(MIXUP_LENGTH)[listed.places]
-    ranked = question.index.ranked(rows, scores, question.n, question.filters.exclude)
+    ranked = index.ranked(rows, scores, asked.n, asked.filters.exclude)
     place_of = dict(zip(listed.rows.tolist(), listed.places.tolist(), strict=True))
     return ranked, [place_of.get(row, -1) + 1 for row in ranked.rows.tolist()]
 

@@ -29,7 +29,6 @@ BATCH = 32
 """Customers that one run of the graph replays: more are no cheaper each (12 µs a step), and differ more in length."""
 
 _NO_MEMORY = Memory.zeros(1)  # m_0
-_ONE_STEP = np.ones(1, np.int32)
 
 
 class _Steps(NamedTuple):
@@ -85,14 +84,21 @@ class StyleModel:
 
         The state must fit this model. ``at`` may lie before the latest purchase; the gap then counts as none.
         """
-        if state is None or state.pending is None:
-            step, memory = encode_step(self.time_spec, None, 0, at), _NO_MEMORY
-        else:
-            step = encode_step(self.time_spec, self._dna(state.pending), state.pending.timestamp, at)
-            memory = Memory(state.hidden[None], state.cell[None])
-        styles, _ = self._graph.run_steps(step, _ONE_STEP, memory)
-        style: Float32 = styles[0, 0]
+        style: Float32 = self.styles([(state, at)])[0]
         return style
+
+    def styles(self, asked: Sequence[tuple[CustomerState | None, int]]) -> Float32:
+        """``style`` of many customers, float32 (B, 128), by one run of the graph."""
+        steps = np.zeros((len(asked), 1, self.time_spec.step_size), np.float32)
+        memory = Memory.zeros(len(asked))
+        for place, (state, at) in enumerate(asked):
+            if state is None or state.pending is None:
+                steps[place] = encode_step(self.time_spec, None, 0, at)
+            else:
+                steps[place] = encode_step(self.time_spec, self._dna(state.pending), state.pending.timestamp, at)
+                memory.hidden[place], memory.cell[place] = state.hidden, state.cell
+        styles, _ = self._graph.run_steps(steps, np.ones(len(asked), np.int32), memory)
+        return styles[:, 0]
 
     def advance(self, state: CustomerState, purchases: Sequence[Purchase]) -> CustomerState | None:
         """The state after further purchases, or None where it cannot be had without a replay.

@@ -18,7 +18,7 @@ from service.http.filters import filters_of
 from service.http.responses import JSON, NO_CONTENT, json_response
 from service.http.schemas import Customer, RecommendationQuery, Recommendations
 from service.http.services import services
-from service.recommend import Wish
+from service.rankings import Wish
 from service.state.customer import CustomerState
 
 router = APIRouter(prefix="/v1/customers", tags=["customers"])

@@ -1,4 +1,4 @@
-"""service.gathered: who shares a call, and that nobody spoils another's."""
+"""service.gathered: who shares a call or a computation, and that nobody spoils another's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.gathered import Gathered
+from service.gathered import Gathered, WorkedOff
 
 
 class Doubling:
@@ -75,3 +75,39 @@ async def test_who_gives_up_does_not_take_the_others_along() -> None:
     for given_up in tasks[:2]:
         with pytest.raises(asyncio.CancelledError):
             await given_up
+
+
+def halves(keys: Sequence[int]) -> list[int]:
+    """Half of each key; for an odd one there is none."""
+    for key in keys:
+        if key % 2:
+            raise ValueError(f"{key} is odd")
+    return [key // 2 for key in keys]
+
+
+async def test_what_is_asked_in_the_same_turn_is_worked_off_together() -> None:
+    calls: list[list[int]] = []
+
+    def many(keys: Sequence[int]) -> list[int]:
+        calls.append(list(keys))
+        return halves(keys)
+
+    worked_off = WorkedOff(many, most=3)
+    assert await asyncio.gather(*map(worked_off.one, [2, 4, 2, 6])) == [1, 2, 1, 3]
+    assert calls == [[2, 4, 2], [6]]
+    assert await worked_off.one(8) == 4
+
+
+async def test_what_fails_fails_for_itself_alone() -> None:
+    worked_off = WorkedOff(halves)
+    answers = await asyncio.gather(*map(worked_off.one, [2, 3, 4, 5]), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["1", "3 is odd", "2", "5 is odd"]
+
+
+async def test_nothing_is_worked_off_for_those_who_have_given_up() -> None:
+    calls: list[list[int]] = []
+    worked_off = WorkedOff(lambda keys: calls.append(list(keys)) or keys)  # type: ignore[func-returns-value]
+    tasks = [asyncio.create_task(worked_off.one(key)) for key in (1, 2)]
+    asyncio.get_running_loop().call_soon(tasks[0].cancel)
+    assert await tasks[1] == 2
+    assert tasks[0].cancelled()

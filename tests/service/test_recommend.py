@@ -22,7 +22,8 @@ from service.errors import StoreUnavailable, UnknownArticle
 from service.intents import Intents
 from service.live import Live, open_live
 from service.metrics import Metrics
-from service.recommend import Recommender, Wish
+from service.rankings import Wish
+from service.recommend import Recommender
 from service.state.customer import Addition
 from service.state.memory_store import MemoryStore
 from service.trend_store import MemoryTrendStore, Trends

@@ -255,6 +255,9 @@ async def test_bulk_replay_equals_single_replay(bundles: list[Served], monkeypat
             single.pending, single.consumed, single.purchased, single.returned, single.skipped
         )  # fmt: skip
     assert model.replay_many([]) == []
+    asked = [(state, NOW + place) for place, state in enumerate([None, *model.replay_many(logs)])]
+    for style, (state, at) in zip(model.styles(asked), asked, strict=True):
+        np.testing.assert_allclose(style, model.style(state, at), atol=1e-5)
 
 
 async def test_a_skipped_article_counts_once_its_dna_arrives(bundles: list[Served]) -> None:

@@ -13,7 +13,7 @@ from service.engine.filters import EVERYTHING, Filters
 from service.engine.ids import IdSpace
 from service.engine.index import ArticleIndex
 from service.engine.mixup import Intent, Mixup
-from service.engine.ranking import Ranker, Taste
+from service.engine.ranking import Asked, Ranker, Taste
 from service.engine.trending import NO_TREND, TrendSnapshot
 
 from . import shops
@@ -429,6 +429,36 @@ def test_generated_is_the_mixup_list_and_other_strategies_know_no_intent(entries
     assert pairs(rank("generated", None)) == pairs(rank("blended", None))
     for strategy in ("style", "trending"):
         assert rank(strategy) == rank(strategy, None)
+
+
+@pytest.mark.parametrize("cells_from", [10_000, 64])
+def test_customers_who_are_ranked_together_get_what_each_gets_alone(cells_from):
+    rng = np.random.default_rng(8)
+    dna, titles = rng.standard_normal((2, 1_000, 128)).astype(np.float32)
+    index, ranker = ArticleIndex(cells_from, titles=True), Ranker(Blend(trend=3.0, generated=5.0))
+    index.upsert_many(
+        [article(row, price=1 + row % 100) for row in range(1_000)], dna, (rng.random(1_000) < 0.7).tolist(), titles
+    )
+    now, before = (
+        TrendSnapshot({f"a{row}": float(rng.geometric(0.2)) for row in rng.permutation(1_000)[:300]}) for _ in range(2)
+    )
+    tastes = [Taste(vector, cold=False) for vector in rng.standard_normal((3, 128)).astype(np.float32)]
+    tastes += [Taste(tastes[0].style, cold=True), Taste(tastes[0].style, cold=True, session=tastes[1].style), Taste()]
+    wide = Filters(exclude=frozenset(f"a{row}" for row in range(0, 1_000, 7)))
+    asked = [
+        Asked(taste, n, strategy, trending, filters)
+        for taste in tastes
+        for n, filters in ((5, EVERYTHING), (20, wide), (50, Filters(price_max=60.0)))
+        for strategy in ("style", "blended", "trending", "generated")
+        for trending in (now, before)
+    ]
+    rng.shuffle(asked)
+    for each, answers in zip(asked, ranker.rank_many(index, asked), strict=True):
+        alone = ranker.rank(
+            index, each.taste, each.n, strategy=each.strategy, trending=each.trending, filters=each.filters
+        )
+        assert answers == alone
+    assert ranker.rank_many(index, []) == []
 
 
 def test_every_source_says_where_it_ranked_an_article():
