@@ -103,7 +103,8 @@ class Recommender:
                 self._breaker.failed()
             else:
                 self._breaker.succeeded()
-                view = replace(view, state=state, revision=revision)
+                if (state, revision) != (view.state, view.revision):
+                    view = replace(view, state=state, revision=revision)
                 if wish.at is None:
                     self._remember(customer_id, view)
                 return Known(state, view, self._moment(wish, state), degraded=False)

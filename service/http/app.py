@@ -22,6 +22,7 @@ from service.generation.records import GenerationRequest
 from service.generation.redis_queue import RedisGenerationQueue
 from service.generation.together import Together
 from service.http import articles, customers, errors, events, operations, pages
+from service.http.direct import DirectRoutes
 from service.http.middleware import ApiKeys, BodyLimit, Measured, RawPath, RequestIds
 from service.http.openapi import describe
 from service.http.services import Services
@@ -93,9 +94,11 @@ def create_app(
     )
     for router in routers:
         app.include_router(router)
-    errors.install(app, (route for router in routers for route in router.routes))
+    routes = [route for router in routers for route in router.routes]
+    errors.install(app, routes)
     describe(app)
     # The last one added is the outermost.
+    app.add_middleware(DirectRoutes, routes=routes)
     app.add_middleware(BodyLimit, most=settings.max_body_bytes)
     app.add_middleware(ApiKeys, keys=settings.api_keys, limited=settings.rate_limit is not None)
     app.add_middleware(Measured, metrics=metrics)

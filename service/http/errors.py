@@ -72,6 +72,13 @@ def answer_error(error: Exception) -> Response | None:
     return None
 
 
+def known_error(request: Request, error: Exception) -> Response | None:
+    """``answer_error`` of what a route raised; what is to be counted is counted."""
+    if isinstance(error, errors.StoreUnavailable):
+        request.app.state.services.metrics.count_store_failure(error.reason)
+    return answer_error(error)
+
+
 def status_of(error: Exception) -> int:
     """The HTTP status that an error which reached no route is answered with."""
     return next((KINDS[kind].status for kind in type(error).__mro__ if kind in KINDS), INTERNAL.status)
@@ -87,9 +94,7 @@ def install(app: FastAPI, routes: Iterable[BaseRoute]) -> None:
 
 
 async def _known(request: Request, error: Exception) -> Response:
-    if isinstance(error, errors.StoreUnavailable):
-        request.app.state.services.metrics.count_store_failure(error.reason)
-    answer = answer_error(error)
+    answer = known_error(request, error)
     assert answer is not None
     return answer
 

@@ -29,6 +29,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 log_config=None,
                 server_header=False,
+                proxy_headers=False,  # nobody asks for the caller's address
                 timeout_graceful_shutdown=GRACE,
             )
         )
