@@ -1,15 +1,17 @@
 """Taking events in: each is validated by itself; those that are sound are stored and count at once (design §6, §7).
 
-A purchase costs one read, one step of the LSTM and one append. What cannot be had by a step (a late purchase, a return,
-a state of another bundle, none at all) is replayed from the log.
+A purchase costs one read, one step of the LSTM and one append, which all share whose events come in within a moment
+(``service.gathered``). What cannot be had by a step (a late purchase, a return, a state of another bundle, none at all)
+is replayed from the log.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -20,6 +22,7 @@ from model_store.history import Purchase, effective_history
 from model_store.records import Event, EventType, describe_validation_error
 from service.engine.style import StyleModel
 from service.errors import StoreUnavailable
+from service.gathered import Gathered
 from service.generation.records import GenerationRequest
 from service.state.customer import Addition, Appended, CustomerLog, CustomerState, CustomerView, in_log
 from service.state.store import CustomerStore
@@ -28,7 +31,7 @@ log = logging.getLogger(__name__)
 
 DAY = 86_400  # seconds
 CUSTOMERS_AT_ONCE = 64
-"""Customers of one call that are read, and then stored, together: few round trips, and turns for others in between."""
+"""Customers that are read, and then stored, together: few round trips, and turns for others in between."""
 
 
 class Sale(NamedTuple):
@@ -75,7 +78,7 @@ class EventRecorder:
 
     ``clock`` gives Unix seconds. ``known_article`` tells whether an article can be spoken of: live, or deleted but
     remembered, so that a customer can still return it. Once events are stored, ``on_sales`` learns of each change of
-    what was sold, and ``schedule`` of every customer to whom anything new happened, once per call. Where those fail
+    what was sold, and ``schedule`` of every customer to whom anything new happened. Where those fail
     with StoreUnavailable, the events are stored and acknowledged all the same.
     """
 
@@ -90,6 +93,7 @@ class EventRecorder:
     ):
         self._store, self._clock, self._known_article = store, clock, known_article
         self._on_sales, self._event_ids, self._schedule = on_sales, event_ids, schedule
+        self._records = Gathered(self._record_many, CUSTOMERS_AT_ONCE)
 
     async def record(self, model: StyleModel, raw: Sequence[Any]) -> EventsAnswer:
         """Store what is sound among ``raw``, in any order; rejects nothing but the events that are at fault.
@@ -104,13 +108,12 @@ class EventRecorder:
             checked = self._check(index, each, now)
             (events if isinstance(checked, Event) else rejected).append(checked)  # type: ignore[arg-type]
         accepted = 0
-        active: list[str] = []
         by_customer = iter(_by_customer(events).items())
-        try:
-            while some := dict(islice(by_customer, CUSTOMERS_AT_ONCE)):
-                accepted += await self._record_some(model, some, active)
-        finally:  # of what was stored before the store failed, nobody would tell again: repeats are not new
-            await self._ask(active)
+        while some := list(islice(by_customer, CUSTOMERS_AT_ONCE)):
+            for new in await asyncio.gather(*(self._records.one(_Deeds(model, *each)) for each in some)):
+                if isinstance(new, StoreUnavailable):
+                    raise new
+                accepted += new
         return EventsAnswer(accepted, len(events) - accepted, tuple(rejected))
 
     def _check(self, index: int, raw: Any, now: int) -> Event | Rejection:
@@ -133,30 +136,55 @@ class EventRecorder:
             return Rejection(index, UNKNOWN_ARTICLE, message, "article_id")
         return event
 
-    async def _record_some(
-        self, model: StyleModel, by_customer: Mapping[str, tuple[Event, ...]], active: list[str]
-    ) -> int:
-        """Number of events that were new, all of them stored; their customers are added to ``active``."""
-        plans = await self._plans(model, by_customer)
-        appended = await self._store.append_many([plan.addition for plan in plans])
-        active += (plan.addition.customer_id for plan, done in zip(plans, appended, strict=True) if any(done.added))
-        await self._report([sale for plan, done in zip(plans, appended, strict=True) for sale in plan.sales(done)])
-        return sum(sum(done.added) for done in appended)
+    async def _record_many(self, deeds: Sequence[_Deeds]) -> list[int | StoreUnavailable]:
+        """Store what some customers did; how many events of each were new, or why it could not be stored."""
+        accepted: dict[int, int | StoreUnavailable] = {}
+        for places in _rounds(deeds):
+            accepted.update(zip(places, await self._record_apart([deeds[place] for place in places]), strict=True))
+        return [accepted[place] for place in range(len(deeds))]
+
+    async def _record_apart(self, deeds: Sequence[_Deeds]) -> Sequence[int | StoreUnavailable]:
+        """``_record_round``; where it fails because of what is stored of one customer, for that one alone."""
+        try:
+            return await self._record_round(deeds)
+        except StoreUnavailable as error:
+            if len(deeds) == 1:
+                return [error]
+            if error.reason != "other":
+                return [error] * len(deeds)
+        return [one for each in deeds for one in await self._record_apart([each])]
+
+    async def _record_round(self, deeds: Sequence[_Deeds]) -> list[int]:
+        """``_record_many`` for distinct customers and one model."""
+        plans = await self._plans(deeds[0].model, {each.customer_id: each.events for each in deeds})
+        appended = dict(
+            zip(
+                (plan.addition.customer_id for plan in plans),
+                await self._store.append_many([plan.addition for plan in plans]),
+                strict=True,
+            )
+        )
+        await self._report([sale for plan in plans for sale in plan.sales(appended[plan.addition.customer_id])])
+        await self._ask([customer_id for customer_id, done in appended.items() if any(done.added)])
+        return [sum(appended[each.customer_id].added) for each in deeds]
 
     async def _plans(self, model: StyleModel, by_customer: Mapping[str, tuple[Event, ...]]) -> list[Plan]:
         """What to store: at once where the log is not concerned, by a step where that will do, else by replay."""
         plans: list[Plan] = []
         customers = [customer_id for customer_id, events in by_customer.items() if any(map(in_log, events))]
         views = dict(zip(customers, await self._store.read_many(customers), strict=True))
+        plans += [
+            Plan(Addition(customer_id, events))
+            for customer_id, events in by_customer.items()
+            if customer_id not in views
+        ]
+        states = _advanced(model, [(view, by_customer[customer_id]) for customer_id, view in views.items()])
         late: list[str] = []
-        for customer_id, events in by_customer.items():
-            view = views.get(customer_id)
-            if view is None:
-                plans.append(Plan(Addition(customer_id, events)))
-            elif (state := _advanced(model, view, events)) is not None:
-                plans.append(Plan(Addition(customer_id, events, view.revision, state)))
-            else:
+        for (customer_id, view), state in zip(views.items(), states, strict=True):
+            if state is None:
                 late.append(customer_id)
+            else:
+                plans.append(Plan(Addition(customer_id, by_customer[customer_id], view.revision, state)))
         before = await self._store.read_logs(late)
         return plans + plans_by_replay(model, [(each, by_customer[each]) for each in late], before)
 
@@ -175,6 +203,14 @@ class EventRecorder:
             await self._schedule([GenerationRequest(customer_id) for customer_id in active])
         except StoreUnavailable as error:
             log.warning("events of %d customers were stored, but ask for no generation: %s", len(active), error)
+
+
+class _Deeds(NamedTuple):
+    """Sound events of one customer, oldest first, and the model that makes a state of them."""
+
+    model: StyleModel
+    customer_id: str
+    events: tuple[Event, ...]
 
 
 @dataclass(frozen=True)
@@ -219,17 +255,34 @@ def _kept(events: Iterable[Event]) -> dict[str, Purchase]:
     return {purchase.event_id: purchase for purchase in effective_history(events)[0]}
 
 
-def _advanced(model: StyleModel, view: CustomerView, events: Iterable[Event]) -> CustomerState | None:
-    """The state after ``events``, one step per purchase; None where only a replay can tell."""
-    if view.state is None:
-        return None
+def _advanced(
+    model: StyleModel, done: Sequence[tuple[CustomerView, Sequence[Event]]]
+) -> Iterator[CustomerState | None]:
+    """The states after further events, one step per purchase; None where only a replay can tell."""
+    steps = {place: _step(*each) for place, each in enumerate(done)}
+    moving = {place: step for place, step in steps.items() if step is not None}
+    states = dict(zip(moving, model.advances(list(moving.values())), strict=True))
+    return (states.get(place) for place in steps)
+
+
+def _step(view: CustomerView, events: Sequence[Event]) -> tuple[CustomerState, list[Purchase]] | None:
+    """The state that a customer had, and what they bought since; None where there is no state, or a return."""
     logged = [event for event in events if in_log(event)]
-    if any(event.type is EventType.RETURN for event in logged):
+    if view.state is None or any(event.type is EventType.RETURN for event in logged):
         return None
-    return model.advance(
-        view.state,
-        [Purchase(event.timestamp, event.event_id, event.article_id or "", event.order_id) for event in logged],
-    )
+    return view.state, [
+        Purchase(event.timestamp, event.event_id, event.article_id or "", event.order_id) for event in logged
+    ]
+
+
+def _rounds(deeds: Sequence[_Deeds]) -> Iterable[list[int]]:
+    """Places of deeds that can be stored together: of one model, and one of each customer, who has them in turn."""
+    rounds: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    met: Counter[str] = Counter()
+    for place, each in enumerate(deeds):
+        rounds[met[each.customer_id], id(each.model)].append(place)
+        met[each.customer_id] += 1
+    return rounds.values()
 
 
 def _by_customer(events: Iterable[Event]) -> dict[str, tuple[Event, ...]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -36,6 +37,15 @@ class _Steps(NamedTuple):
 
     purchases: list[Purchase]
     dna: list[Float32]
+
+
+class _Further(NamedTuple):
+    """A state, and the purchases that follow it: those with Fashion DNA, and the articles of those without."""
+
+    state: CustomerState
+    purchases: Sequence[Purchase]
+    known: _Steps
+    skipped: list[str]
 
 
 def bundle_stamp(manifest: Manifest) -> str:
@@ -106,24 +116,56 @@ class StyleModel:
         That is so where the state is another bundle's or skipped what is now known; where a purchase does not come
         after the pending one; and where its article was returned before: a return can then be about this purchase.
         """
+        return self.advances([(state, purchases)])[0]
+
+    def advances(self, asked: Sequence[tuple[CustomerState, Sequence[Purchase]]]) -> list[CustomerState | None]:
+        """``advance`` for many, in the order given; those with as many purchases share one run of the graph."""
+        further = [self._further(*each) for each in asked]
+        by_length: defaultdict[int, list[int]] = defaultdict(list)
+        for place, each in enumerate(further):
+            if each is not None and each.known.purchases:
+                by_length[len(each.known.purchases)].append(place)
+        memories: dict[int, tuple[Float32, Float32]] = {}
+        for places in by_length.values():
+            memories.update(
+                zip(
+                    places, self._moved([each for place in places if (each := further[place]) is not None]), strict=True
+                )
+            )
+        return [
+            None if each is None else self._advanced(each, *memories.get(place, (each.state.hidden, each.state.cell)))
+            for place, each in enumerate(further)
+        ]
+
+    def _further(self, state: CustomerState, purchases: Sequence[Purchase]) -> _Further | None:
+        """What the LSTM is to see next of a customer; None where it must see all again."""
         if not self.fits(state) or any(purchase.article_id in state.returned for purchase in purchases):
             return None
         known, skipped = self._known(sorted(purchases, key=_place))
         if state.pending is not None and any(_place(purchase) <= _place(state.pending) for purchase in known.purchases):
             return None
-        memory = Memory(state.hidden[None], state.cell[None])
-        if known.purchases:
-            rows = self._further_rows(state.pending, known)
-            _, memory = self._graph.run_steps(rows, np.asarray([rows.shape[1]], np.int32), memory)
+        return _Further(state, purchases, known, skipped)
+
+    def _moved(self, further: Sequence[_Further]) -> Iterable[tuple[Float32, Float32]]:
+        """Memories (hidden, cell), each float32 (256), of customers with the same number of further purchases."""
+        rows = np.concatenate([self._further_rows(each.state.pending, each.known) for each in further])
+        memory = Memory(
+            np.stack([each.state.hidden for each in further]), np.stack([each.state.cell for each in further])
+        )
+        _, after = self._graph.run_steps(rows, np.full(len(further), rows.shape[1], np.int32), memory)
+        return zip(after.hidden, after.cell, strict=True)
+
+    def _advanced(self, further: _Further, hidden: Float32, cell: Float32) -> CustomerState:
+        state, known = further.state, further.known
         return CustomerState(
             self.bundle_version,
             state.consumed + len(known.purchases) - (state.pending is None and bool(known.purchases)),
-            memory.hidden[0],
-            memory.cell[0],
+            hidden,
+            cell,
             known.purchases[-1] if known.purchases else state.pending,
-            _with(state.purchased, (purchase.article_id for purchase in purchases)),
+            _with(state.purchased, (purchase.article_id for purchase in further.purchases)),
             state.returned,
-            _with(state.skipped, skipped),
+            _with(state.skipped, further.skipped),
         )
 
     def replay(self, events: Iterable[Event]) -> CustomerState:

@@ -87,7 +87,7 @@ def create_app(
         customers.hot,
         articles.hot,
         customers.router,
-        events.router,
+        events.hot,
         articles.router,
         operations.router,
         pages.router,

@@ -24,7 +24,7 @@ from service.http.requests import parse_query, path_identifier
 class DirectRoute(APIRoute):
     """Calls ``endpoint(request, <id from the path>…, <query model>)`` by position, with what its signature names.
 
-    The parameters after the request are ids in the path and, last, one model of the query string.
+    The parameters after the request, if any, are ids in the path and, last, one model of the query string.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Awaitable[Response]], **options: Any):
@@ -74,6 +74,8 @@ class DirectRoutes:
 
 def _direct(endpoint: Callable[..., Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     _, *names = inspect.signature(endpoint).parameters
+    if not names:
+        return endpoint
     *identifiers, query = names
     model: type[BaseModel] = get_type_hints(endpoint)[query]
 

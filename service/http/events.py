@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from service import errors
+from service.http.direct import DirectRoute
 from service.http.errors import documented
 from service.http.openapi import json_request
 from service.http.requests import json_array
@@ -12,10 +13,10 @@ from service.http.responses import entry_error, json_response
 from service.http.schemas import EventIn, EventsAnswer
 from service.http.services import services
 
-router = APIRouter(prefix="/v1", tags=["events"])
+hot = APIRouter(prefix="/v1", tags=["events"], route_class=DirectRoute)
 
 
-@router.post(
+@hot.post(
     "/events",
     response_model=EventsAnswer,
     responses=documented(

@@ -250,10 +250,10 @@ class Failing(MemoryStore):
     async def append_many(self, additions: Any) -> Any:
         self.at -= 1
         if self.at == 0 and not self.after:
-            raise StoreUnavailable("down")
+            raise StoreUnavailable("down", "unreachable")
         appended = await super().append_many(additions)
         if self.at == 0:
-            raise StoreUnavailable("down")
+            raise StoreUnavailable("down", "unreachable")
         return appended
 
 
@@ -308,10 +308,52 @@ async def test_a_call_asks_once_for_each_customer_to_whom_something_new_happened
     assert len(shop.scheduled) == 2
 
 
-async def test_a_call_of_a_thousand_customers_asks_together(shop: Shop) -> None:
+async def test_customers_who_are_stored_together_ask_together(shop: Shop) -> None:
     await shop.record(*(purchase(number, type="click", customer_id=f"customer {number}") for number in range(1000)))
-    (call,) = shop.scheduled
-    assert len(set(call)) == len(call) == 1000
+    asked = [customer_id for call in shop.scheduled for customer_id in call]
+    assert len(set(asked)) == len(asked) == 1000
+    assert [len(call) for call in shop.scheduled] == 15 * [64] + [40]
+
+
+class Counting(MemoryStore):
+    """Notes how many customers each call reads and stores, and cannot read the log of one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read_at_once: list[int] = []
+        self.stored_at_once: list[int] = []
+
+    async def read_many(self, customer_ids: Any) -> Any:
+        self.read_at_once.append(len(customer_ids))
+        return await super().read_many(customer_ids)
+
+    async def append_many(self, additions: Any) -> Any:
+        self.stored_at_once.append(len(additions))
+        return await super().append_many(additions)
+
+    async def read_logs(self, customer_ids: Any) -> Any:
+        if "unreadable" in customer_ids:
+            raise StoreUnavailable("a newer release wrote it")
+        return await super().read_logs(customer_ids)
+
+
+async def test_calls_of_one_moment_share_a_read_and_a_write_and_each_hears_of_its_own_events(model: StyleModel) -> None:
+    shop = Shop(store := Counting(), model)
+    calls = [shop.record(purchase(number, customer_id=f"customer {number % 5}")) for number in range(6)]
+    repeat = shop.record(purchase(3, customer_id="customer 3"), purchase(9, customer_id="customer 9"))
+    answers = await asyncio.gather(*calls, repeat)
+    assert answers == [EventsAnswer(1, 0, ())] * 6 + [EventsAnswer(1, 1, ())]
+    assert store.stored_at_once == [6, 2]  # of one customer, one call after the other
+    assert store.read_at_once == [6, 2]
+    assert len(shop.sales) == 7
+
+
+async def test_a_log_that_cannot_be_read_fails_its_own_customer_alone(model: StyleModel) -> None:
+    shop = Shop(Counting(), model)
+    calls = [shop.record(purchase(1, customer_id=name)) for name in ("anna", "unreadable", "ben")]
+    anna, unreadable, ben = await asyncio.gather(*calls, return_exceptions=True)
+    assert anna == ben == EventsAnswer(1, 0, ())
+    assert isinstance(unreadable, StoreUnavailable)
 
 
 @pytest.mark.parametrize("after", [False, True])
