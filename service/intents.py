@@ -133,6 +133,11 @@ class Scheduler:
                 del kept[request]
         await self._queue.forget(customer_id)
 
+    @property
+    def waiting(self) -> int:
+        """Customers that are to be scheduled with the next call."""
+        return len(self._wanted)
+
     async def sent(self) -> None:
         """Return once all that is wanted so far was sent."""
         if self._sending is not None:

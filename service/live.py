@@ -177,9 +177,12 @@ class Lives:
 
     def show(self, metrics: Metrics) -> None:
         """Set the gauges that tell what answers."""
-        if self._live is not None:
-            metrics.show_bundle(self._live.version)
-            metrics.show_index(len(self._live.index), self._live.index.in_stock_count)
+        live = self._live
+        metrics.show_ready(live is not None)
+        if live is not None:
+            metrics.show_bundle(live.version)
+            metrics.show_index(len(live.index), live.index.in_stock_count)
+            metrics.show_catalogue(live.follower.as_of, live.follower.behind, len(live.follower.refused))
 
     async def _watch(self) -> None:
         while True:

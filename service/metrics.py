@@ -1,7 +1,8 @@
 """What the service tells Prometheus about itself.
 
 One process shows its own figures. Where several workers share a port, set PROMETHEUS_MULTIPROC_DIR to an empty folder
-before they start, and any of them answers for all. What generators did, they count in Redis: each process of a service
+before they start, and any of them answers for all: counters and histograms are added up, each gauge is shown for every
+worker that lives, told apart by the label ``pid``. What generators did, they count in Redis: each process of a service
 then shows the same figures of all generators, so take their maximum, not their sum.
 """
 
@@ -22,8 +23,10 @@ from service.generation.queue import BUCKETS as GENERATION_BUCKETS
 from service.generation.queue import Figures
 
 BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)  # seconds
-STAGES = ("redis", "lstm", "search", "json", "total")
-"""Parts of one GET for recommendations: reading what is known, the style, the ranking, the answer; and all together."""
+STAGES = ("redis", "generation", "lstm", "search", "json", "waiting", "total")
+"""Parts of one GET for recommendations: reading what is known; where it takes part, reading or asking for what was
+generated; the style; the ranking; the answer. Where a request waited for a fresh generation, as long as it wished,
+``waiting`` tells how long, which is not in ``total``, the sum of all others."""
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 MOST_SERIES = 1_000
 
@@ -69,7 +72,7 @@ class Metrics:
             buckets=BUCKETS,
             registry=self._registry,
         )
-        self._stages = [stage.labels(name) for name in STAGES]
+        self._stages = {name: stage.labels(name) for name in STAGES}
         self._requests = Counter(
             "modiste_requests", "Requests answered.", ["method", "route", "status"], registry=self._registry
         )
@@ -92,19 +95,24 @@ class Metrics:
         self.replays = Counter(
             "modiste_replays", "States that were rebuilt from the history on a read.", registry=self._registry
         )
-        self._index_size = Gauge(
-            "modiste_index_articles",
-            "Articles in this worker's index.",
-            ["stock"],
-            registry=self._registry,
-            multiprocess_mode="mostrecent",
+        self.in_progress = 0
+        """Requests that this worker is answering."""
+        self._in_progress = self._gauge("modiste_requests_in_progress", "Requests that a worker is answering.")
+        self._ready = self._gauge("modiste_ready", "1 for a worker that answers from a bundle, 0 for one that cannot.")
+        self._bundle = self._gauge("modiste_bundle_info", "1 for the bundle that a worker answers from.", "version")
+        self._index_size = self._gauge("modiste_index_articles", "Articles in a worker's index.", "stock")
+        self._catalogue_as_of = self._gauge(
+            "modiste_catalogue_as_of_timestamp_seconds",
+            "Unix time at which a worker's index last held every change of articles and stock that Redis had.",
         )
-        self._bundle = Gauge(
-            "modiste_bundle_info",
-            "1 for the live bundle.",
-            ["version"],
-            registry=self._registry,
-            multiprocess_mode="mostrecent",
+        self._catalogue_behind = self._gauge(
+            "modiste_catalogue_changes_behind", "Changes of articles and stock that a worker's index still lacks."
+        )
+        self._catalogue_refused = self._gauge(
+            "modiste_catalogue_articles_refused", "Articles that a worker's bundle could not encode."
+        )
+        self._waiting = self._gauge(
+            "modiste_unscheduled_customers", "Customers whom a worker will put into the queue for a generation."
         )
         self._generations = _Generations()
         self._registry.register(self._generations)
@@ -117,10 +125,31 @@ class Metrics:
         for reason in get_args(StoreFailure):
             self._store_failures.labels(reason)
 
-    def observe_stages(self, *, redis: float, lstm: float, search: float, json: float) -> None:
-        """Note how long (seconds) the parts of one recommendation took."""
-        for stage, seconds in zip(self._stages, (redis, lstm, search, json, redis + lstm + search + json), strict=True):
-            stage.observe(seconds)
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        """One that is shown for each worker that lives."""
+        return Gauge(name, meaning, labels, registry=self._registry, multiprocess_mode="liveall")
+
+    def observe_stages(
+        self,
+        *,
+        redis: float,
+        lstm: float,
+        search: float,
+        json: float,
+        generation: float | None = None,
+        waiting: float = 0.0,
+    ) -> None:
+        """Note how long (seconds) the parts of one recommendation took. ``generation``: None where it takes no part."""
+        of = self._stages
+        of["redis"].observe(redis)
+        of["lstm"].observe(lstm)
+        of["search"].observe(search)
+        of["json"].observe(json)
+        of["total"].observe(redis + (generation or 0.0) + lstm + search + json)
+        if generation is not None:
+            of["generation"].observe(generation)
+        if waiting:
+            of["waiting"].observe(waiting)
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request. ``route``: its path as the contract writes it, or "none"."""
@@ -149,6 +178,22 @@ class Metrics:
     def count_store_failure(self, reason: StoreFailure) -> None:
         """Count one request that Redis failed."""
         self._store_failures.labels(reason).inc()
+
+    def show_ready(self, ready: bool) -> None:
+        """Say whether this worker answers recommendations."""
+        self._ready.set(ready)
+
+    def show_waiting(self, unscheduled: int) -> None:
+        """Say how many requests this worker is answering, and how many customers it will have scheduled."""
+        self._in_progress.set(self.in_progress)
+        self._waiting.set(unscheduled)
+
+    def show_catalogue(self, as_of: float | None, behind: int, refused: int) -> None:
+        """Say how far this worker's index follows the catalogue: as ``CatalogueFollower`` tells it."""
+        if as_of is not None:
+            self._catalogue_as_of.set(as_of)
+        self._catalogue_behind.set(behind)
+        self._catalogue_refused.set(refused)
 
     def show_bundle(self, version: str) -> None:
         """Name the bundle that answers from now on."""

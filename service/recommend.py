@@ -67,16 +67,19 @@ class Recommender:
         """The answer's JSON (``service.http.schemas.Recommendations``), from the one bundle ``live``."""
         start = time.perf_counter()
         known = await self._known(live, wish)
-        found = NOTHING
+        found, listened, waited = NOTHING, None, 0.0
         if listens(live, wish.strategy):
+            begun = time.perf_counter()
             known, found, waited = await self._listen(live, wish, known)
-            start += waited
+            listened = time.perf_counter() - begun - waited
         trend = self._trends.last_known if known.degraded else await self._trend(wish.at)
         read = time.perf_counter()
         ranking = await self._rankings.one(Informed(live, wish, known, trend, found.intent))
         answer = _answer(live, wish, known, found, ranking, _explanations(live, wish, ranking, trend, found))
         self._metrics.observe_stages(
-            redis=read - start,
+            redis=read - start - waited - (listened or 0.0),
+            waiting=waited,
+            generation=listened,
             lstm=ranking.styled - read,
             search=ranking.ranked - ranking.styled,
             json=time.perf_counter() - ranking.ranked,

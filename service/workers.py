@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Mapping
 
+from prometheus_client.multiprocess import mark_process_dead
+
 from model_store.errors import ModisteError
 from service.lifeline import GRACE
 
@@ -53,8 +55,15 @@ class Workers:
                 raise ModisteError(f"a worker cannot start (status {status}); see above")
             log.error("worker %d ended with status %d; starting another", worker.process.pid, status)
             worker.close()
+            self._forget_gauges(worker.process.pid)
             others = any(each.is_ready() and each.process.poll() is None for each in self._workers)
             self._workers[place] = _Worker(self._listener, self._environment, others)
+
+    def _forget_gauges(self, process: int) -> None:
+        """Let those who live no longer show how one was that has ended."""
+        folder = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
+        if folder is not None:
+            mark_process_dead(process, folder)  # type: ignore[no-untyped-call]
 
     def stop(self) -> None:
         """End all of them: what they are asked already, they may still answer."""

@@ -19,7 +19,13 @@ from service.bench.world import World
 
 CUSTOMERS = 1_000  # different ones
 _ROUTE = "/v1/customers/{customer_id}/recommendations"
-_OWN = {"redis": "reading from Redis", "lstm": "LSTM step", "search": "search and merge", "json": "JSON"}
+_OWN = {
+    "redis": "reading from Redis",
+    "generation": "what was generated",
+    "lstm": "LSTM step",
+    "search": "search and merge",
+    "json": "JSON",
+}
 
 
 def measure_stages(world: World, redis_url: str) -> list[Result]:
@@ -59,6 +65,6 @@ def _table(name: str, client: float, taken: dict[str, float]) -> list[Result]:
         "all, as the client sees it": client,
         "sockets and HTTP, the client's too": client - taken["request"],
         "routing and validation": taken["request"] - taken["total"],
-        **{label: taken[stage] for stage, label in _OWN.items()},
+        **{label: taken[stage] for stage, label in _OWN.items() if taken[stage]},
     }
     return [Result(f"{name}: {part}", microseconds, "µs") for part, microseconds in parts.items()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
@@ -31,15 +32,25 @@ class CatalogueFollower:
     """Fills an index, and follows what changes. Articles that its bundle has not encoded yet are encoded here.
 
     Title embeddings are not shared between workers as Fashion DNA is: each depends on a short text alone, and stays in
-    the index for as long as that does not change.
+    the index for as long as that does not change. ``clock``: Unix seconds.
     """
 
-    def __init__(self, store: CatalogueStore, encoder: CatalogueEncoder, index: ArticleIndex):
-        self._store, self._encoder, self._index = store, encoder, index
+    def __init__(
+        self,
+        store: CatalogueStore,
+        encoder: CatalogueEncoder,
+        index: ArticleIndex,
+        clock: Callable[[], float] = time.time,
+    ):
+        self._store, self._encoder, self._index, self._clock = store, encoder, index, clock
         self._position: Position | None = None
         self._lock = asyncio.Lock()  # what was read first is applied first
         self._seen: set[str] | None = None  # while everything is loaded again
         self.refused: dict[str, str] = {}
+        self.as_of: float | None = None
+        """Unix seconds at which the index last held every change that the store had; None before it first did."""
+        self.behind = 0
+        """Changes that are known of and not in the index yet."""
 
     @property
     def index(self) -> ArticleIndex:
@@ -56,6 +67,7 @@ class CatalogueFollower:
         A store that holds nothing at all while the index holds something has lost its data: then the index stays, and
         goes on answering. Raises StoreUnavailable.
         """
+        begun = self._clock()
         position = await self._store.position()
         total = await self._store.count()
         if total == 0 and len(self._index):
@@ -77,7 +89,7 @@ class CatalogueFollower:
         finally:
             self._seen = None
         self._encoder.forget_table()
-        self._position = position
+        self._position, self.as_of, self.behind = position, begun, 0
 
     async def refresh(self, article_ids: Sequence[str]) -> None:
         """Make the index say what is true now of these articles. Raises StoreUnavailable."""
@@ -111,10 +123,14 @@ class CatalogueFollower:
         if self._position is None:
             await self.load()
         assert self._position is not None
+        begun = self._clock()
         changes = await self._store.changes(self._position, WAIT)
+        self.behind = changes.behind + changes.position.number - self._position.number
         if changes.article_ids:
             await self.refresh(changes.article_ids)
-        self._position = changes.position
+        self._position, self.behind = changes.position, changes.behind
+        if not changes.behind:
+            self.as_of = begun
 
     async def _load_page(self, cursor: str) -> str | None:
         async with self._lock:

@@ -208,13 +208,14 @@ class RedisCatalogue:
             answer = await self._commands.xread(place, count=MOST_CHANGES, block=max(1, round(wait * 1000)))
         entries = _entries_of(answer)
         if not entries:
-            return Changes((), since)
+            return Changes((), since, now.number - since.number)
         if entries[0][0].number != since.number + 1 or not _continues(
             since, entries[0][0]._replace(server=since.server)
         ):
             raise ChangesLost
         last = entries[-1][0]._replace(server=since.server)
-        return Changes(tuple(dict.fromkeys(article_id for _, article_id in entries)), last)
+        behind = max(0, now.number - last.number)
+        return Changes(tuple(dict.fromkeys(article_id for _, article_id in entries)), last, behind)
 
     @property
     def _commands(self) -> Any:

@@ -30,10 +30,14 @@ class ChangesLost(Exception):
 
 @dataclass(frozen=True)
 class Changes:
-    """``article_ids`` that changed in any way, each once; ``position`` after the last of them."""
+    """``article_ids`` that changed in any way, each once; ``position`` after the last of them.
+
+    ``behind``: changes after that position that there were when these were asked for, left to the next call.
+    """
 
     article_ids: tuple[str, ...]
     position: Position
+    behind: int = 0
 
 
 @dataclass(frozen=True)

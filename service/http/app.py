@@ -7,12 +7,14 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import NoReturn
 
 from fastapi import FastAPI
 
 from model_store.errors import InvalidConfig
 from model_store.graphs import check_runtime
 from service.breaker import Breaker
+from service.cancelling import cancelled
 from service.catalogue.intake import CatalogueIntake
 from service.catalogue.redis_store import RedisCatalogue
 from service.choice import RedisChoice
@@ -37,6 +39,8 @@ from service.state.redis_store import RedisStore
 from service.trend_store import RedisTrendStore, Trends
 
 _LOOK = 0.02  # seconds between two looks whether there is something to answer from
+SHOW = 1.0
+"""Seconds between two times that a worker sets its gauges, so that another worker can show them, too."""
 
 
 def unix_now() -> int:
@@ -121,7 +125,7 @@ def _lifespan(
         try:
             parts = _parts(settings, client, metrics, clock, on_ready)
             app.state.services = parts
-            async with parts.lives.running(), _closing(parts):
+            async with parts.lives.running(), _closing(parts), _showing(parts):
                 while parts.lives.version is None and waits():  # noqa: ASYNC110 - a signal may end it
                     await asyncio.sleep(_LOOK)
                 yield
@@ -129,6 +133,22 @@ def _lifespan(
             await client.aclose()
 
     return lifespan
+
+
+@asynccontextmanager
+async def _showing(parts: Services) -> AsyncIterator[None]:
+    """Have this worker's gauges tell how it is, whichever worker is asked for them."""
+
+    async def show() -> NoReturn:
+        while True:
+            parts.show()
+            await asyncio.sleep(SHOW)
+
+    showing = asyncio.create_task(show())
+    try:
+        yield
+    finally:
+        await cancelled(showing)
 
 
 @asynccontextmanager

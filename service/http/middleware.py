@@ -162,6 +162,7 @@ class Measured:
             await self.app(scope, receive, send)
             return
         start = time.perf_counter()
+        self.metrics.in_progress += 1
         status = 500
 
         async def send_noted(message: Message) -> None:
@@ -176,5 +177,6 @@ class Measured:
             status = status_of(error)
             raise
         finally:
+            self.metrics.in_progress -= 1
             route = getattr(scope.get("route"), "path_format", "none")  # not the path: its ids are without number
             self.metrics.count_request(scope["method"], route, status, time.perf_counter() - start)

@@ -38,7 +38,7 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Figures for Prometheus, in its text format; those of the generators as Redis last told them."""
     parts = services(request)
-    parts.lives.show(parts.metrics)
+    parts.show()
     if parts.queue is not None:
         with suppress(errors.StoreUnavailable):
             parts.metrics.show_generations(await parts.queue.figures())

@@ -45,6 +45,11 @@ class Services:
         """The bundle that answers at this moment: a request asks once and keeps it. Raises NotReady."""
         return self.lives.live
 
+    def show(self) -> None:
+        """Set the gauges that tell how this worker is."""
+        self.lives.show(self.metrics)
+        self.metrics.show_waiting(0 if self.scheduler is None else self.scheduler.waiting)
+
 
 def services(request: Request) -> Services:
     """The services of the application that was asked."""

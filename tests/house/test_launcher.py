@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -66,6 +67,7 @@ def test_the_whole_life(tmp_path: Path, store: Path) -> None:
         os.kill(min(workers), signal.SIGKILL)
         wait_until(lambda: len(service.children_named("service.worker") - workers) == 1)
         assert service.get("/v1/customers/Ada")[0] == 200
+        wait_until(lambda: ready_workers(service) == service.children_named("service.worker"), 90)
         children = service.children()
         assert service.stop(signal.SIGINT) == 0
         assert not any(is_alive(child) for child in children)
@@ -76,6 +78,14 @@ def test_the_whole_life(tmp_path: Path, store: Path) -> None:
         assert shown == {article["article_id"] for article in ARTICLES} - {"a001"}
         check_printed_lines(service)
         assert service.stop(signal.SIGTERM) == 0
+
+
+def ready_workers(service: Service) -> set[int]:
+    """Processes that show themselves to be ready, whichever of them is asked."""
+    with urllib.request.urlopen(f"{service.url}/metrics", timeout=30) as answer:
+        return {
+            int(pid) for pid in re.findall(r'^modiste_ready{pid="(\d+)"} 1.0$', answer.read().decode(), re.MULTILINE)
+        }
 
 
 def check_printed_lines(service: Service) -> None:

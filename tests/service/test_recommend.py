@@ -188,6 +188,8 @@ async def test_answers_are_observed(world: World) -> None:
     page = world.metrics.page().decode()
     for stage in ("redis", "lstm", "search", "json", "total"):
         assert f'modiste_recommendation_seconds_count{{stage="{stage}"}} 1.0' in page
+    for stage in ("generation", "waiting"):  # this bundle has no generating half
+        assert f'modiste_recommendation_seconds_count{{stage="{stage}"}} 0.0' in page
 
 
 async def test_similar_is_by_direction_not_by_length(world: World) -> None:

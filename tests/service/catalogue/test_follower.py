@@ -10,6 +10,7 @@ from service.catalogue.follower import CatalogueFollower
 from service.catalogue.memory_store import MemoryCatalogue
 from service.catalogue.records import StockLevel
 from service.catalogue.redis_store import RedisCatalogue
+from service.catalogue.store import Changes
 from service.engine.index import ArticleIndex
 from service.errors import StoreUnavailable
 from service.state.connection import connect
@@ -193,3 +194,25 @@ async def test_readings_are_applied_in_the_order_in_which_they_were_made():
     await follower.refresh(["a001"])
     await first
     assert not follower.index.in_stock("a001")
+
+
+async def test_it_tells_since_when_its_index_lacks_something():
+    class Piecemeal(MemoryCatalogue):
+        """Tells of one change a call."""
+
+        async def changes(self, since, wait):
+            changes = await super().changes(since, wait)
+            position = since._replace(number=min(since.number + 1, changes.position.number))
+            return Changes(changes.article_ids[:1], position, changes.position.number - position.number)
+
+    now, store = [100.0], Piecemeal()
+    await fill(store)
+    follower = CatalogueFollower(store, encoder(), ArticleIndex(), clock=lambda: now[0])
+    assert (follower.as_of, follower.behind) == (None, 0)
+    await follower.load()
+    assert (follower.as_of, follower.behind) == (100.0, 0)
+    await store.set_stock([StockLevel(f"a00{number}", 0, 5) for number in range(3)])
+    for left, as_of in ((2, 100.0), (1, 100.0), (0, 107.0), (0, 107.0)):
+        now[0] = 107.0
+        await follower._follow()
+        assert (follower.as_of, follower.behind) == (as_of, left)

@@ -7,7 +7,7 @@ import logging
 import pytest
 from redis_server import running_server
 
-from service.catalogue.redis_store import ARTICLES, RedisCatalogue
+from service.catalogue.redis_store import ARTICLES, MOST_CHANGES, RedisCatalogue
 from service.catalogue.store import FIRST_PAGE, ChangesLost
 from service.errors import StoreUnavailable
 from service.state.connection import connect
@@ -80,3 +80,16 @@ async def test_a_full_store_says_so_and_takes_nothing():
         with pytest.raises(StoreUnavailable, match="maxmemory"):
             await store.upsert([stored(f"a{i}", image=b"x" * 60_000) for i in range(200)], "b1", dna_of(*range(200)))
         await client.aclose()
+
+
+async def test_changes_tell_how_many_they_leave_to_the_next_call(client):
+    store = RedisCatalogue(client)
+    await store.upsert([stored("first")], "b1", dna_of(0))
+    start = await store.position()
+    count = MOST_CHANGES + 7
+    await store.upsert([stored(f"a{number}") for number in range(count)], "b1", dna_of(*range(count)))
+    some = await store.changes(start, 0.1)
+    assert (len(some.article_ids), some.behind) == (MOST_CHANGES, 7)
+    rest = await store.changes(some.position, 0.1)
+    assert (len(rest.article_ids), rest.behind) == (7, 0)
+    assert (await store.changes(rest.position, 0.01)).behind == 0
