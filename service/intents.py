@@ -12,6 +12,7 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
@@ -124,7 +125,7 @@ class Scheduler:
             if len(kept) > most:
                 kept.popitem(last=False)
         if self._sending is None or self._sending.done():
-            self._sending = asyncio.create_task(self._send())
+            self._sending = asyncio.create_task(self._send(), context=Context())  # of no single request
 
     async def forget(self, customer_id: str) -> None:
         """Know nothing of an erased customer, and let them wait no more. Raises StoreUnavailable."""

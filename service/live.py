@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -241,7 +242,7 @@ class Lives:
             return
         self._ending = asyncio.create_task(cancelled(self._following))
         self._live = live
-        self._following = asyncio.create_task(live.follower.run())
+        self._following = asyncio.create_task(live.follower.run(), context=Context())  # of no request
         settle()
         log.info("bundle '%s' answers, with %d articles", live.version, len(live.index))
         if self._on_first is not None:

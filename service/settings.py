@@ -148,6 +148,12 @@ class Settings(BaseModel):
     )
     max_batch: int = Field(1_000, ge=1, le=1_000, description="Most events, articles or stock levels per call.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level to log.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="'json': each line of the log is one object, with the request's id where there is one."
+    )
+    log_requests: bool = Field(
+        False, description="Log a line for each request: method, route, status, milliseconds, id; no path, no query."
+    )
 
     @model_validator(mode="after")
     def _keys_where_others_can_reach_it(self) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import logging
 import shlex
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +18,11 @@ from model_store.errors import InvalidConfig
 from service.catalogue.redis_store import ARTICLES, PREFIX
 from service.errors import StoreUnavailable
 from service.keys import usable_as_written
+from service.log_lines import as_json
 from service.settings import variable
 from service.state.connection import Client, connect, translated_errors
+
+log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -28,8 +32,11 @@ _TIMEOUT = 5.0  # seconds
 
 
 def say(text: str) -> None:
-    """One line on stdout."""
-    print(f"modiste: {text}", flush=True)
+    """One line on stdout, or in the log where that is for programs."""
+    if as_json():
+        log.info("%s", text)
+    else:
+        print(f"modiste: {text}", flush=True)
 
 
 def check_redis(url: str) -> None:
@@ -78,7 +85,10 @@ class Address:
             return "it does not answer yet"
 
     def announce(self, redis_url: str) -> None:
-        """Print the address and two curl lines about a customer and an article that exist."""
+        """Print the address and two curl lines about a customer and an article that exist; no log names a customer."""
+        if as_json():
+            say(f"ready at {self.url}")
+            return
         customer = _some_customer(redis_url)
         article = self._some_article(customer)
         lines = [f"ready at {self.url} (documentation at {self.url}/docs); Ctrl-C stops it. Try:", ""]

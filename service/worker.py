@@ -10,7 +10,7 @@ from model_store.errors import ModisteError
 from service.http.app import from_environment
 from service.http.server import Server
 from service.lifeline import follow
-from service.log_lines import configure_logging
+from service.log_lines import configure_logging, tell_failure
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
     try:
         app = from_environment(on_ready=lambda: _tell(pipe), waits=lambda: bool(others) and not server.should_exit)
     except ModisteError as error:
-        print(f"modiste serve: {' '.join(str(error).split())}", file=sys.stderr)
+        tell_failure("modiste serve", error)
         return 1
     server = Server(app)
     server.run(sockets=[socket.socket(fileno=descriptor)])

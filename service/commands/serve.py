@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
+from model_store.errors import ModisteError
 from service import embedded
 from service.launcher import Launcher, check
+from service.log_lines import configure_logging, tell_failure
 from service.settings import Settings
 
 HELP = (
@@ -30,7 +33,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Serve until stopped, or only check."""
-    settings = Settings.from_environment(os.environ)
-    check(settings, options.redis_folder)
-    if not options.check:
-        Launcher(settings, dict(os.environ), options.redis_folder, options.seed_data).run()
+    configure_logging()
+    try:
+        settings = Settings.from_environment(os.environ)
+        check(settings, options.redis_folder)
+        if not options.check:
+            Launcher(settings, dict(os.environ), options.redis_folder, options.seed_data).run()
+    except ModisteError as error:
+        tell_failure("modiste serve", error)
+        sys.exit(1)

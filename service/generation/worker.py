@@ -31,7 +31,7 @@ from service.generation.text import TextGenerator, Writing
 from service.generation.vllm import VllmTextGenerator
 from service.generation.work import Work
 from service.lifeline import GRACE, follow
-from service.log_lines import configure_logging
+from service.log_lines import configure_logging, tell_failure
 from service.settings import Settings, variable
 from service.state.connection import Client, connect
 from service.state.redis_store import RedisStore
@@ -57,7 +57,7 @@ def main() -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings))
     except ModisteError as error:
-        print(f"modiste generator: {' '.join(str(error).split())}", file=sys.stderr)
+        tell_failure("modiste generator", error)
         return 1
     return 0
 

@@ -105,7 +105,7 @@ def create_app(
     app.add_middleware(DirectRoutes, routes=routes)
     app.add_middleware(BodyLimit, most=settings.max_body_bytes)
     app.add_middleware(ApiKeys, keys=settings.api_keys, limited=settings.rate_limit is not None)
-    app.add_middleware(Measured, metrics=metrics)
+    app.add_middleware(Measured, metrics=metrics, logged=settings.log_requests)
     app.add_middleware(RawPath)
     app.add_middleware(RequestIds)
     return app

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import BodyTooLarge, Forbidden, TooManyRequests, Unauthorised
 from service.http.errors import INTERNAL, answer_error, error_response, status_of
 from service.keys import ApiKey, find_key, scope_of
+from service.log_lines import request_id as current_request_id
 from service.metrics import Metrics
 from service.rate_limit import RateLimit
 
@@ -40,6 +41,7 @@ class RequestIds:
             await self.app(scope, receive, send)
             return
         request_id = _request_id(scope)
+        current_request_id.set(request_id)
         header = (b"x-request-id", request_id)
         started = False
 
@@ -152,10 +154,10 @@ class ApiKeys:
 
 
 class Measured:
-    """Counts and times requests by route, method and status."""
+    """Counts and times requests by route, method and status; where they are ``logged``, a line tells of each."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics):
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, logged: bool):
+        self.app, self.metrics, self.logged = app, metrics, logged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -179,4 +181,13 @@ class Measured:
         finally:
             self.metrics.in_progress -= 1
             route = getattr(scope.get("route"), "path_format", "none")  # not the path: its ids are without number
-            self.metrics.count_request(scope["method"], route, status, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            self.metrics.count_request(scope["method"], route, status, seconds)
+            if self.logged:
+                _log_request(scope["method"], route, status, seconds)
+
+
+def _log_request(method: str, route: str, status: int, seconds: float) -> None:
+    milliseconds, request_id = round(seconds * 1e3, 3), (current_request_id.get() or b"-").decode()
+    fields = {"method": method, "route": route, "status": status, "milliseconds": milliseconds}
+    log.info("%s %s %d %.3f ms, %s", method, route, status, milliseconds, request_id, extra={"fields": fields})

@@ -42,7 +42,7 @@ class Service:
 
     @property
     def url(self) -> str:
-        found = re.search(r"ready at (\S+)", self.text)
+        found = re.search(r'ready at ([^\s"]+)', self.text)
         assert found is not None, self.text
         return found.group(1)
 

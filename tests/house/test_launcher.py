@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bundles import make_bundle, sample_articles
@@ -56,6 +58,12 @@ def refused(folder: Path, **settings: object) -> str:
     return result.stderr
 
 
+def test_why_it_does_not_start_can_be_an_object(tmp_path: Path) -> None:
+    line = json.loads(refused(tmp_path, MODISTE_LOG_FORMAT="json", MODISTE_WORKERS="many"))
+    assert (line["level"], line["logger"]) == ("critical", "modiste.serve")
+    assert line["message"].startswith("MODISTE_WORKERS: Input should be a valid integer")
+
+
 def test_the_whole_life(tmp_path: Path, store: Path) -> None:
     """Two workers serve, one is killed and replaced, Ctrl-C ends all, and the next start finds the data."""
     with serving(tmp_path, store, workers=2) as service:
@@ -97,6 +105,40 @@ def check_printed_lines(service: Service) -> None:
     body = post[post.index("-d") + 1].encode()
     with urllib.request.urlopen(urllib.request.Request(post[-1], body, headers), timeout=30) as answer:
         assert b'"accepted":1' in answer.read().replace(b" ", b"")
+
+
+def test_every_line_can_be_an_object_and_none_names_a_customer(tmp_path: Path) -> None:
+    """Launcher, worker and generator, whose language model is a place-holder that cannot be loaded."""
+    make_bundle(tmp_path / "store", generating=True)
+    given = {"MODISTE_PORT": 0, "MODISTE_STORE": "store", "MODISTE_LOG_FORMAT": "json", "MODISTE_LOG_REQUESTS": 1}
+    command = [sys.executable, "-m", "modiste", "serve"]
+    with started(command, tmp_path, clean_environment(given)) as service:
+        wait_until(lambda: any("ready at " in line["message"] for line in lines_of(service)), 90)
+        fill(service)
+        purchase(service, "Ada", "a001")
+        assert service.get("/v1/customers/Ada/recommendations?category=none")[0] == 200
+        wait_until(lambda: any("cannot write yet" in line["message"] for line in lines_of(service)))
+        os.kill(*service.children_named("service.worker"), signal.SIGKILL)
+        wait_until(lambda: sum(" answers, with " in line["message"] for line in lines_of(service)) == 2)
+        assert service.stop(signal.SIGTERM) == 0
+    lines = lines_of(service)
+    assert {line["logger"] for line in lines} >= {
+        "service.welcome", "service.workers", "service.live", "service.generation.scribes", "service.http.middleware"
+    }  # fmt: skip
+    requests = [line for line in lines if "request_id" in line]
+    assert [(line["method"], line["route"], line["status"]) for line in requests if "route" in line][:4] == [
+        ("PUT", "/v1/articles", 200),
+        ("PATCH", "/v1/stock", 200),
+        ("POST", "/v1/events", 200),
+        ("GET", "/v1/customers/{customer_id}/recommendations", 200),
+    ]
+    assert len({line["request_id"] for line in requests}) == len([line for line in requests if "route" in line])
+    assert "Ada" not in service.text
+
+
+def lines_of(service: Service) -> list[dict[str, Any]]:
+    """What it has logged; fails where a line is no object."""
+    return [json.loads(line) for line in service.said]
 
 
 def test_nothing_outlives_a_killed_launcher_and_the_next_start_goes_on(tmp_path: Path, store: Path) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import NoReturn
 
+import pytest
 from bundles import make_bundle
 from service_running import Shop, ids, running, starting, until
 
 from model_store.bundle import GOLDEN_ARRAYS, STYLE_LSTM, current_version, set_current
+from service.catalogue.follower import CatalogueFollower
+from service.log_lines import request_id
 from service.settings import Settings
 
 
@@ -142,3 +146,19 @@ async def test_activating_twice_at_once_is_refused_or_done(shop: Shop, store: Pa
     )
     assert sorted(answer.status_code for answer in answers) == [200, 409]
     assert {answer.json().get("error", {}).get("type") for answer in answers} == {None, "activation_in_progress"}
+
+
+async def test_what_goes_on_after_an_activation_is_not_logged_under_its_id(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids: list[bytes | None] = []
+    run = CatalogueFollower.run
+
+    async def watched(self: CatalogueFollower) -> NoReturn:
+        ids.append(request_id.get())
+        await run(self)
+
+    monkeypatch.setattr(CatalogueFollower, "run", watched)
+    await shop.http.post("/v1/bundles/test-2/activate", headers={"X-Request-ID": "activation"})
+    await asyncio.sleep(0)
+    assert ids == [None]
