@@ -129,7 +129,7 @@ def measure_service(world: World, redis_url: str, workers: int, seconds: float) 
         ):
             results += load(f"{name}, {suffix}", port, requests, events, seconds)
         for role, process in _processes(launcher):
-            results.append(Result(f"peak memory, {role}, {suffix}", peak_memory(process), "MiB"))
+            results.append(Result(f"peak memory, {role}, {suffix}", memory_of(process, "VmHWM"), "MiB"))
     return results
 
 
@@ -160,10 +160,15 @@ def _processes(launcher: int) -> list[tuple[str, int]]:
     return [(f"worker {number}", int(child)) for number, child in enumerate(children, 1) if is_alive(int(child))]
 
 
-def peak_memory(process: int) -> float:
-    """Most memory that a process ever held, in MiB (VmHWM); NaN where the system does not tell."""
+def workers_of(launcher: int) -> list[int]:
+    """The processes that answer."""
+    return [process for _, process in _processes(launcher)]
+
+
+def memory_of(process: int, kind: str) -> float:
+    """A process's memory in MiB: what is resident ("VmRSS"), the most that ever was ("VmHWM"); NaN where none tells."""
     try:
         lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return float("nan")
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), float("nan"))
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{kind}:")), float("nan"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from model_store.bundle import current_version, open_bundle
 from model_store.errors import InvalidConfig
-from service.bench import generations, parts, search, served, stages
+from service.bench import generations, memory, parts, search, served, stages
 from service.bench.results import Result, hardware, table, write_json
 from service.bench.world import World, make_world
 from service.embedded import EmbeddedRedis
@@ -21,7 +21,7 @@ HELP = (
     "Measure the service on this machine: requests over real sockets, search, LSTM steps, backfill, memory, next to "
     "yardsticks from the same run. Needs a live bundle for its graphs; catalogue and customers are made up."
 )
-_SECTIONS = ("parts", "stages", "http", "generations")
+_SECTIONS = ("parts", "stages", "http", "generations", "memory")
 _QUICK_ARTICLES, _QUICK_CUSTOMERS = 20_000, 2_000
 
 
@@ -51,6 +51,9 @@ def main(options: argparse.Namespace) -> None:
         world = make_world(open_bundle(store / version), Path(folder), articles, customers, int(time.time()))
         with EmbeddedRedis(Path(folder) / "redis") as server:
             results = _measure(world, server.url, float(seconds), options.only, quick=options.quick)
+        if options.only == "memory" or (options.only is None and not options.quick):
+            _say("memory of articles and customers, each at half of their number and at all")
+            results += memory.measure_memory(open_bundle(store / version), world, Path(folder) / "half")
     conditions = {"articles": articles, "customers": customers, "purchases": world.purchases, "seconds": seconds}
     machine = hardware()
     print(f"\n{machine['processor']}, {machine['cores']} cores for everything, {machine['memory_gib']} GiB\n")
@@ -64,6 +67,8 @@ def _measure(world: World, redis_url: str, seconds: float, only: str | None, *, 
     results: list[Result] = []
     if only in {None, "parts"}:
         results += _measure_parts(world, redis_url, 200 if quick else 1_000)
+    if only == "memory":  # has a Redis of its own
+        return results
     _say(f"backfill of {world.purchases:,} purchases")
     results += parts.measure_backfill(world, redis_url)
     if only in {None, "stages"}:

@@ -22,7 +22,7 @@ from model_store.bundle import load_articles
 from model_store.dataset import DataSet
 from model_store.generation import load_ids, load_titles
 from model_store.prompts import UnparseableGeneration, parse_response
-from service.bench import broken_models, generations, parts, search, stages
+from service.bench import broken_models, generations, memory, parts, search, stages
 from service.bench.generations import measure_generations
 from service.bench.load import Load, Measured, get, measure, measure_in_turns, post, together
 from service.bench.results import Result, table, write_json
@@ -274,3 +274,20 @@ def test_a_table_for_people_and_json_for_programs(tmp_path: Path) -> None:
         "failed": None,
     }
     assert {"measured", "hardware", "versions", "conditions"} <= written.keys()
+
+
+@pytest.mark.slow
+def test_memory_is_shared_out(generating_world: World, tmp_path: Path) -> None:
+    live = make_bundle(tmp_path / "live", generating=True)
+    results = {result.name: result for result in memory.measure_memory(live, generating_world, tmp_path / "half")}
+    history, session, generation = [
+        result.value for name, result in results.items() if name.startswith("Redis, per customer")
+    ]
+    assert 512 < history < 20_000  # a state alone has 128 numbers of 4 bytes
+    assert 10 * 36 < session < 10_000  # ids of 36 characters
+    assert 50 < generation < 2_000
+    assert 512 < results["Redis, per article"].value < 5_000
+    assert results["worker, without articles"].value > 20
+    assert results["Redis, 1,000,000 customers, extrapolated: histories and states"].value == pytest.approx(
+        history * 1e6 / 2**30
+    )
