@@ -88,7 +88,7 @@ $(STAMP): pyproject.toml requirements/constraints.txt
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml requirements/constraints.txt
-	$(call install,$(EVERYTHING)$(COMMA)dev)
+	$(call install,$(EVERYTHING)$(COMMA)tracing$(COMMA)dev)
 	@touch $(STAMP) $@
 
 $(VLLM_STAMP): requirements/vllm.txt

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from model_store.bundle import MANIFEST, current_version
 from model_store.errors import InvalidConfig, ModisteError
-from service import embedded, welcome
+from service import embedded, tracing, welcome
 from service.generation.supervisor import Generators
 from service.lifeline import GRACE, follow
 from service.settings import Settings, variable
@@ -37,6 +37,7 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def check(settings: Settings, redis_folder: Path) -> None:
     """Raise InvalidConfig where serving would fail for a reason that can be seen at once."""
     listen(settings).close()
+    tracing.check(settings.otlp_endpoint)
     folders = [] if current_version(settings.store) else [settings.store]
     for folder in folders if settings.redis_url else [*folders, redis_folder]:
         _check_writable(folder)

@@ -9,7 +9,7 @@ then shows the same figures of all generators, so take their maximum, not their 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import get_args
 
@@ -95,6 +95,8 @@ class Metrics:
         self.replays = Counter(
             "modiste_replays", "States that were rebuilt from the history on a read.", registry=self._registry
         )
+        self.on_stages: Callable[[Mapping[str, float]], None] | None = None
+        """Hears of the stages of each recommendation, in order, in the request that it is made for."""
         self.in_progress = 0
         """Requests that this worker is answering."""
         self._in_progress = self._gauge("modiste_requests_in_progress", "Requests that a worker is answering.")
@@ -140,16 +142,17 @@ class Metrics:
         waiting: float = 0.0,
     ) -> None:
         """Note how long (seconds) the parts of one recommendation took. ``generation``: None where it takes no part."""
-        of = self._stages
-        of["redis"].observe(redis)
-        of["lstm"].observe(lstm)
-        of["search"].observe(search)
-        of["json"].observe(json)
-        of["total"].observe(redis + (generation or 0.0) + lstm + search + json)
+        taken = {"redis": redis}
         if generation is not None:
-            of["generation"].observe(generation)
+            taken["generation"] = generation
         if waiting:
-            of["waiting"].observe(waiting)
+            taken["waiting"] = waiting
+        taken |= {"lstm": lstm, "search": search, "json": json}
+        for stage, seconds in taken.items():
+            self._stages[stage].observe(seconds)
+        self._stages["total"].observe(sum(taken.values()) - waiting)
+        if self.on_stages is not None:
+            self.on_stages(taken)
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request. ``route``: its path as the contract writes it, or "none"."""

@@ -51,6 +51,12 @@ def _redis_url(value: str) -> str:
     return value
 
 
+def _otlp_endpoint(value: str) -> str:
+    if urlsplit(value).scheme not in {"http", "https"}:
+        raise ValueError("must start with http:// or https://")
+    return value.rstrip("/").removesuffix("/v1/traces")
+
+
 def _llm_url(value: str) -> str:
     if value != "off" and urlsplit(value).scheme not in {"http", "https"}:
         raise ValueError("must start with http:// or https://, or be 'off'")
@@ -153,6 +159,12 @@ class Settings(BaseModel):
     )
     log_requests: bool = Field(
         False, description="Log a line for each request: method, route, status, milliseconds, id; no path, no query."
+    )
+
+    otlp_endpoint: Annotated[str, AfterValidator(_otlp_endpoint)] | None = Field(
+        None,
+        description="URL of an OpenTelemetry collector that takes traces (OTLP over HTTP, such as "
+        "http://localhost:4318); needs the extra 'tracing'. Unset: no traces are made.",
     )
 
     @model_validator(mode="after")

@@ -50,6 +50,14 @@ class Done:
     seconds: float | None = None
 
 
+class Writes(Protocol):
+    """Who works off requests."""
+
+    async def generate(self, scribe: Scribe, request: GenerationRequest) -> Done:
+        """As ``Generator`` does."""
+        ...
+
+
 @dataclass(frozen=True)
 class _Read:
     """What is known of a customer at a moment, by the generator's clock."""

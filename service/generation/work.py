@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from service.cancelling import cancelled
 from service.errors import LanguageModelUnavailable, StoreUnavailable
-from service.generation.generator import Generator, Scribe
+from service.generation.generator import Scribe, Writes
 from service.generation.queue import GenerationQueue, Outcome, Taken
 from service.generation.rest import FIRST_REST, Rest
 from service.generation.scribes import Scribes
@@ -33,7 +33,7 @@ class Work:
     def __init__(
         self,
         queue: GenerationQueue,
-        generator: Generator,
+        generator: Writes,
         scribes: Scribes,
         *,
         at_once: int = 1,

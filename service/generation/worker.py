@@ -35,6 +35,7 @@ from service.log_lines import configure_logging, tell_failure
 from service.settings import Settings, variable
 from service.state.connection import Client, connect
 from service.state.redis_store import RedisStore
+from service.tracing import open_tracing
 
 OpenText: TypeAlias = Callable[[Bundle, Prompting], TextGenerator]
 
@@ -71,13 +72,15 @@ async def run(settings: Settings, open_text: OpenText | None = None, margin: flo
         raise InvalidConfig(f"{variable('redis_url')} is not set: a generator works for a service that runs")
     if settings.llm_url == "off":
         raise InvalidConfig(f"{variable('llm_url')} is 'off': there is nothing to generate with")
+    tracing = open_tracing(settings.otlp_endpoint, "modiste-generator")
     client = connect(settings.redis_url, timeout=settings.redis_timeout, connections=settings.redis_connections)
     try:
         customers = RedisStore(client)
         scribes = Scribes(settings.store, RedisChoice(client), open_text or _text_of(settings))
+        generator = Generator(customers, RedisCatalogue(client), time.time, log_prompts=settings.log_prompts)
         work = Work(
             _queue(settings, client, margin),
-            Generator(customers, RedisCatalogue(client), time.time, log_prompts=settings.log_prompts),
+            generator if tracing is None else tracing.of_generations(generator),
             scribes,
             at_once=1 if settings.llm_url is None else settings.llm_concurrency,
         )
@@ -85,6 +88,8 @@ async def run(settings: Settings, open_text: OpenText | None = None, margin: flo
             await _until_asked_to_stop(work)
     finally:
         await client.aclose()
+        if tracing is not None:
+            await tracing.aclose()
 
 
 async def _until_asked_to_stop(work: Work) -> None:

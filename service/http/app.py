@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from fastapi import FastAPI
 
@@ -36,7 +36,11 @@ from service.recommend import Recommender
 from service.settings import Settings, variable
 from service.state.connection import Client, connect
 from service.state.redis_store import RedisStore
+from service.tracing import open_tracing
 from service.trend_store import RedisTrendStore, Trends
+
+if TYPE_CHECKING:
+    from service.tracing.spans import Tracing
 
 _LOOK = 0.02  # seconds between two looks whether there is something to answer from
 SHOW = 1.0
@@ -78,6 +82,7 @@ def create_app(
     if settings.redis_url is None:
         raise InvalidConfig(f"{variable('redis_url')} is not set; set it, or run 'modiste serve', which starts one")
     metrics = Metrics()
+    tracing = open_tracing(settings.otlp_endpoint, "modiste")
     app = FastAPI(
         title="Modiste",
         description="What should this customer see next, out of what is in stock?",
@@ -85,7 +90,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=_lifespan(settings, metrics, clock, on_ready, waits),
+        lifespan=_lifespan(settings, metrics, tracing, clock, on_ready, waits),
     )
     routers = (
         customers.hot,
@@ -107,6 +112,9 @@ def create_app(
     app.add_middleware(ApiKeys, keys=settings.api_keys, limited=settings.rate_limit is not None)
     app.add_middleware(Measured, metrics=metrics, logged=settings.log_requests)
     app.add_middleware(RawPath)
+    if tracing is not None:
+        metrics.on_stages = tracing.add_stages
+        app.add_middleware(tracing.request_spans)
     app.add_middleware(RequestIds)
     return app
 
@@ -114,6 +122,7 @@ def create_app(
 def _lifespan(
     settings: Settings,
     metrics: Metrics,
+    tracing: Tracing | None,
     clock: Callable[[], int],
     on_ready: Callable[[], None],
     waits: Callable[[], bool],
@@ -131,6 +140,8 @@ def _lifespan(
                 yield
         finally:
             await client.aclose()
+            if tracing is not None:
+                await tracing.aclose()
 
     return lifespan
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from bundles import make_bundle, sample_articles
 from redis_server import redis_url
+from span_collector import collecting
 
 from model_store.records import Event
 from service.catalogue.records import StoredArticle
@@ -110,6 +111,23 @@ async def test_it_writes_and_ends_well_when_asked_to(shop: Shop) -> None:
     figures = await shop.queue.figures()
     assert (figures.waiting, figures.in_hand) == (0, 0)
     assert figures.outcomes[Outcome.WRITTEN] == len(CUSTOMERS)
+
+
+async def test_each_generation_is_a_span_where_a_collector_is_named(shop: Shop) -> None:
+    with collecting() as collector:
+        await shop.visit(*CUSTOMERS[:2])
+        with shop.generator(0.0, MODISTE_OTLP_ENDPOINT=collector.url) as process:
+            await until(lambda: has_written(shop, 2))
+            process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(process.communicate)
+        spans = collector.spans
+        assert b"customer" not in b"".join(collector.bodies)
+    assert [(span.process, span.name, span.failed) for span in spans] == [
+        ("modiste-generator", "generation", False)
+    ] * 2
+    for span in spans:
+        assert (span.attributes["modiste.outcome"], span.attributes["modiste.bundle"][:7]) == ("written", "test-1@")
+        assert 0 <= span.attributes["modiste.writing_seconds"] <= (span.end - span.start) / 1e9
 
 
 async def test_one_that_is_killed_in_the_middle_loses_nobody(shop: Shop) -> None:
