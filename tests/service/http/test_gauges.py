@@ -28,9 +28,12 @@ async def samples(shop: Shop) -> dict[tuple[str, ...], float]:
 async def test_a_worker_shows_how_it_is(shop: Shop) -> None:
     begun = time.time()
     await shop.stock("a003", 0)
-    shown = await until(lambda: samples(shop), lambda shown: shown["catalogue_as_of_timestamp_seconds",] > begun)
-    assert begun < shown["catalogue_as_of_timestamp_seconds",] <= time.time()
-    assert shown["catalogue_changes_behind",] == shown["catalogue_articles_refused",] == 0
+    shown = await until(
+        lambda: samples(shop),
+        lambda shown: shown["catalogue_as_of_timestamp_seconds",] > begun and not shown["catalogue_changes_behind",],
+    )
+    assert shown["catalogue_as_of_timestamp_seconds",] <= time.time()
+    assert shown["catalogue_articles_refused",] == 0
     assert (shown["index_articles", "in"], shown["index_articles", "out"]) == (59, 1)
     assert shown["ready",] == shown["bundle_info", "test-1"] == 1
     assert shown["requests_in_progress",] == 1  # the one that asks
