@@ -45,13 +45,19 @@ def lines() -> Iterator[Lines]:
 
 
 def test_a_line_says_when_who_and_what(lines: Lines) -> None:
-    logging.getLogger("service.here").warning("%d of\n«%s»", 3, "ü\udcff")
+    logging.getLogger("service.here").warning("%d of\n«%s»", 3, "ü")
     (line,) = lines()
-    assert line["message"] == "3 of\n«ü\\udcff»"
+    assert line["message"] == "3 of\n«ü»"
     assert (line["level"], line["logger"]) == ("warning", "service.here")
     assert line["time"].endswith("Z")
     assert datetime.now().astimezone() - datetime.fromisoformat(line["time"]) < timedelta(minutes=5)
     assert line.keys() == {"time", "level", "logger", "process", "message"}
+
+
+def test_half_a_character_is_written_as_a_number() -> None:
+    """Not by a logger: pytest would capture it, and pytest-xdist cannot hand it over."""
+    written = JsonLines().format(logging.makeLogRecord({"msg": "ü\udcff"}))
+    assert json.loads(written)["message"] == "ü\\udcff"
 
 
 def test_a_trace_stays_in_its_line(lines: Lines) -> None:
@@ -82,13 +88,13 @@ async def test_lines_of_a_request_carry_its_id_and_others_none(lines: Lines) -> 
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         log.info("answering")
-        if scope["path"] == "/breaks/\udcff":
+        if scope["path"] == "/breaks/":
             raise RuntimeError("broken")
 
     app = RequestIds(answer)
     await asked(app, "/", "one")
     log.info("between")
-    await asked(app, "/breaks/\udcff", "two")
+    await asked(app, "/breaks/", "two")
     ids = [line.get("request_id") for line in lines()]
     assert ids == ["one", None, "two", "two"]
     assert "RuntimeError: broken" in lines()[-1]["exception"]
