@@ -33,9 +33,18 @@ class ApiKey(NamedTuple):
 def parse_keys(text: str) -> tuple[ApiKey, ...]:
     """Keys separated by commas, each as it is or as ``sha256:<64 hexadecimal digits>``, and good for all.
 
-    What stands before is what it is good for: ``read:…``, ``events+read:sha256:…``. Raises ValueError.
+    What stands before is what it is good for: ``read:…``, ``events+read:sha256:…``. Raises ValueError, also for a key
+    that stands there twice, since only one of its entries could hold.
     """
-    return tuple(_parse(entry.strip()) for entry in text.split(",") if entry.strip())
+    keys = tuple(_parse(entry.strip()) for entry in text.split(",") if entry.strip())
+    digests = [key.digest for key in keys]
+    for number, digest in enumerate(digests):
+        if (first := digests.index(digest)) < number:
+            raise ValueError(
+                f"entries {first + 1} and {number + 1} are the same key; name all that it is good for in one of them, "
+                "as in 'events+read:…'"
+            )
+    return keys
 
 
 def _parse(entry: str) -> ApiKey:

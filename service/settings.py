@@ -133,9 +133,9 @@ class Settings(BaseModel):
         (),
         repr=False,
         description="Keys that callers of /v1 must show (Authorization: Bearer … or X-API-Key: …), comma-separated, "
-        "each of at least 16 characters or written as sha256:<64 hexadecimal digits>. What stands before a key is all "
-        "that it is good for: 'events:…', 'read:…' or 'events+read:…'; one without, or with 'admin:', is good for "
-        "everything. Unset: no key is asked for.",
+        "each once, of at least 16 characters or written as sha256:<64 hexadecimal digits>. What stands before a key "
+        "is all that it is good for: 'events:…', 'read:…' or 'events+read:…'; one without, or with 'admin:', is good "
+        "for everything. Unset: no key is asked for.",
     )
     rate_limit: int | None = Field(
         None,

@@ -109,7 +109,7 @@ def create_app(
     # The last one added is the outermost.
     app.add_middleware(DirectRoutes, routes=routes)
     app.add_middleware(BodyLimit, most=settings.max_body_bytes)
-    app.add_middleware(ApiKeys, keys=settings.api_keys, limited=settings.rate_limit is not None)
+    app.add_middleware(ApiKeys, keys=settings.api_keys)
     app.add_middleware(Measured, metrics=metrics, logged=settings.log_requests)
     app.add_middleware(RawPath)
     if tracing is not None:

@@ -126,16 +126,16 @@ class BodyLimit:
 class ApiKeys:
     """Lets only those in who show a key that is good for the call, but to probes and documentation.
 
-    No ``keys`` let everybody in. With ``limited``, a key's requests are counted by the application's ``RateLimit``.
+    No ``keys`` let everybody in. A key's requests are counted where the application has a ``RateLimit``.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[ApiKey], limited: bool):
-        self.app, self.keys, self.limited = app, keys, limited
+    def __init__(self, app: ASGIApp, keys: Sequence[ApiKey]):
+        self.app, self.keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.keys and scope["type"] == "http" and scope["path"] not in OPEN:
             key = self._check(scope)
-            limit: RateLimit | None = scope["app"].state.services.limit if self.limited else None
+            limit: RateLimit | None = scope["app"].state.services.limit
             if limit is not None and not await limit.allows(key.digest):
                 raise TooManyRequests("this API key makes more requests a second than are allowed; send them later")
         await self.app(scope, receive, send)

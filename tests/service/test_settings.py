@@ -12,6 +12,8 @@ from model_store.errors import InvalidConfig
 from service.settings import Settings, variable
 
 KEY = "a-key-of-sixteen-characters"
+DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
+OTHER = "another-key-long-enough"
 
 
 def read(**values: str) -> Settings:
@@ -45,9 +47,9 @@ def test_values_are_read() -> None:
 
 
 def test_keys_are_kept_as_digests_only() -> None:
-    digest = hashlib.sha256(b"another key, long enough").hexdigest()
+    digest = hashlib.sha256(OTHER.encode()).hexdigest()
     settings = read(api_keys=f"{KEY}, sha256:{digest}")
-    assert [key.digest for key in settings.api_keys] == [hashlib.sha256(KEY.encode()).digest(), bytes.fromhex(digest)]
+    assert [key.digest for key in settings.api_keys] == [bytes.fromhex(DIGEST), bytes.fromhex(digest)]
     assert KEY not in repr(settings)
 
 
@@ -77,6 +79,11 @@ def test_the_language_models_key_is_not_shown() -> None:
         ("llm_url", "vllm:8001", "MODISTE_LLM_URL: must start with http:// or https://, or be 'off'"),
         ("api_keys", "short", "MODISTE_API_KEYS: each key needs at least 16 characters"),
         ("api_keys", "read:short", "MODISTE_API_KEYS: each key needs at least 16 characters"),
+        (
+            "api_keys",
+            f"read:{KEY},events:{OTHER},sha256:{DIGEST}",
+            "MODISTE_API_KEYS: entries 1 and 3 are the same key",
+        ),
         ("rate_limit", "5", "MODISTE_RATE_LIMIT counts by API key, so MODISTE_API_KEYS must be set too"),
         ("rate_limit", "0", "MODISTE_RATE_LIMIT: Input should be greater than or equal to 1"),
         ("api_keys", "sha256:abcd", "MODISTE_API_KEYS: a key written as sha256:… needs 64 hexadecimal digits"),
