@@ -10,16 +10,19 @@ WORKDIR /data
 FROM base AS build
 ARG EXTRAS=cpu
 WORKDIR /src
+# The lists name all that is needed, with hashes; nothing else is looked for.
 RUN python -m venv /opt/modiste
 COPY pyproject.toml README.md LICENSE modiste.py ./
 COPY requirements requirements
 COPY model_store model_store
 COPY service service
-RUN pip install --no-cache-dir -c requirements/constraints.txt ".[${EXTRAS},service]"
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/service.txt -r requirements/${EXTRAS}.txt
+RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM build AS build-offline
 COPY offline offline
-RUN pip install --no-cache-dir -c requirements/constraints.txt ".[${EXTRAS},service,offline]"
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/offline.txt -r requirements/torch.txt
+RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM base AS offline
 COPY --from=build-offline /opt/modiste /opt/modiste

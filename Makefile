@@ -15,14 +15,12 @@ VLLM_STAMP := $(VLLM)/.installed
 SHOP := var/data/shop
 # Sizes of the sample shop, as `modiste shop --help` lists them.
 SHOP_OPTIONS ?=
-COMMA := ,
-EVERYTHING := $(EXTRAS)$(COMMA)service$(COMMA)offline$(COMMA)loadtests
 STORE := $(or $(MODISTE_STORE),model_store/bundles)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve preflight test test-slow test-faults test-vllm check bench clean
+.PHONY: help serve preflight test test-slow test-faults test-vllm check lock audit bench clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -67,32 +65,45 @@ check: $(DEV_STAMP) ## format, lint, strict types, walls between the rooms
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
+lock: $(DEV_STAMP) ## list every package anew, with version and hashes; UPGRADE=1 takes the newest
+	@$(BIN)/python -m requirements.lock $(if $(UPGRADE),--upgrade)
+
+audit: $(DEV_STAMP) ## ask for known vulnerabilities of every package, where that can be asked
+	@$(BIN)/python -m requirements.audit
+
 bench: $(STAMP) ## measure speed and memory; writes var/bench.json
 	@$(BIN)/modiste bench --out var/bench.json
 
 clean: ## remove the environment and all that was generated, but for var/ and bundles
 	rm -rf $(VENV) $(VLLM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-# The environment, from pip alone; the constraints pin every package, so that builds are reproducible. Modules are
-# compiled when they are first imported: to compile all of them takes as long as to install them.
+# The environment, from pip alone, out of lists that name every package with its version and hashes: nothing else is
+# looked for, and nothing else is taken. Modules are compiled when they are first imported: to compile all of them takes as
+# long as to install them.
 unexport PYTHONDONTWRITEBYTECODE
+QUIETLY := -qq --disable-pip-version-check --no-input --no-compile --no-deps
+requirements = --require-hashes $(patsubst %,-r requirements/%.txt,$(1))
+SERVING := service $(EXTRAS) offline loadtests
 define install
 	@$(PYTHON) -c 'import sys; assert sys.version_info[:2] >= (3, 11)' || { echo "make: $(PYTHON) is missing or older than 3.11; name another with PYTHON=…" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing packages into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-compile -c requirements/constraints.txt -e '.[$(1)]'
+	@$(BIN)/python -m pip install $(QUIETLY) $(call requirements,$(1))
+	@$(if $(filter gpu,$(EXTRAS)),,$(BIN)/python -m pip install $(QUIETLY) $(call requirements,torch-cpu) 2>/dev/null || )\
+		$(BIN)/python -m pip install $(QUIETLY) $(call requirements,torch)
+	@$(BIN)/python -m pip install $(QUIETLY) --no-build-isolation -e .
 endef
 
-$(STAMP): pyproject.toml requirements/constraints.txt
-	$(call install,$(EVERYTHING))
+$(STAMP): pyproject.toml $(SERVING:%=requirements/%.txt) requirements/torch.txt requirements/torch-cpu.txt
+	$(call install,$(SERVING))
 	@touch $@
 
-$(DEV_STAMP): pyproject.toml requirements/constraints.txt
-	$(call install,$(EVERYTHING)$(COMMA)tracing$(COMMA)dev)
+$(DEV_STAMP): pyproject.toml $(SERVING:%=requirements/%.txt) requirements/torch.txt requirements/torch-cpu.txt requirements/tracing.txt requirements/dev.txt
+	$(call install,$(SERVING) tracing dev)
 	@touch $(STAMP) $@
 
-$(VLLM_STAMP): requirements/vllm.txt
+$(VLLM_STAMP): requirements/vllm.txt requirements/torch-cpu.txt
 	@test -x $(VLLM)/bin/pip || $(PYTHON) -m venv --clear $(VLLM)
 	@echo "Installing vLLM into $(VLLM) …"
-	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps -r requirements/vllm.txt
+	@$(VLLM)/bin/python -m pip install $(QUIETLY) $(call requirements,vllm torch-cpu)
 	@touch $@

@@ -36,26 +36,29 @@ def compose() -> dict[str, Any]:
     return loaded
 
 
-def installed_extras(stages: dict[str, Stage], target: str) -> set[str]:
-    """Extras that lie in the environment which ``target`` copies."""
+def installed_lists(stages: dict[str, Stage], target: str) -> set[str]:
+    """Lists of packages that lie in the environment which ``target`` copies; the project itself follows each."""
     source = re.search(r"--from=(\S+)", " ".join(stages[target].values("COPY")))
     assert source is not None
     commands = [
         run for stage in lineage(stages, source.group(1)) for run in stage.values("RUN") if "pip install" in run
     ]
-    assert all("-c requirements/constraints.txt" in run for run in commands)
-    return {extra for run in commands for extra in re.search(r"\[(.+)\]", run).group(1).split(",")}  # type: ignore[union-attr]
+    assert all("--no-deps" in run for run in commands)
+    assert all("--require-hashes" in run for run in commands[::2])
+    assert all(run.endswith(" --no-build-isolation .") for run in commands[1::2])
+    return {name for run in commands for name in re.findall(r"-r requirements/(\S+)\.txt", run)}
 
 
 def test_the_default_image_is_the_service_and_holds_no_torch(stages: dict[str, Stage]) -> None:
     assert list(stages)[-1] == "service"
-    assert installed_extras(stages, "service") == {"${EXTRAS}", "service"}
+    assert installed_lists(stages, "service") == {"${EXTRAS}", "service"}
+    assert {"cpu", "gpu"} <= {path.stem for path in (ROOT / "requirements").glob("*.txt")}
     copied = [words for stage in lineage(stages, "build") for words in stage.values("COPY")]
     assert not any("offline" in words for words in copied)
 
 
 def test_a_target_for_offline_exists(stages: dict[str, Stage]) -> None:
-    assert "offline" in installed_extras(stages, "offline")
+    assert installed_lists(stages, "offline") == {"${EXTRAS}", "service", "offline", "torch"}
 
 
 @pytest.mark.parametrize("target", ["service", "offline"])

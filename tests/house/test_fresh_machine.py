@@ -43,9 +43,10 @@ def test_the_service_runs_where_only_its_own_extras_are_installed(tmp_path: Path
     project, slim = copy_of_the_project(tmp_path / "project"), tmp_path / "slim"
     venv.create(slim, with_pip=True)
     python = slim / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-    constraints = project / "requirements" / "constraints.txt"
-    subprocess.run([*install, "-c", constraints, f"{project}[cpu,service]"], check=True)
+    install = [python, "-m", "pip", "install", "--quiet", "--no-input", "--no-compile", "--no-deps"]
+    lists = [word for name in ("service", "cpu") for word in ("-r", project / "requirements" / f"{name}.txt")]
+    subprocess.run([*install, "--require-hashes", *lists], check=True)
+    subprocess.run([*install, "--no-build-isolation", project], check=True)
     missing = subprocess.run([python, "-c", "import torch"], capture_output=True, check=False)
     assert missing.returncode != 0
     make_bundle(tmp_path / "store")
