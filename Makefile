@@ -15,12 +15,15 @@ VLLM_STAMP := $(VLLM)/.installed
 SHOP := var/data/shop
 # Sizes of the sample shop, as `modiste shop --help` lists them.
 SHOP_OPTIONS ?=
+# What `make loadtest` asks, and how: options of loadtests/locustfile.py.
+LOADTEST_HOST ?= http://127.0.0.1:$(or $(MODISTE_PORT),8000)
+LOADTEST ?=
 STORE := $(or $(MODISTE_STORE),model_store/bundles)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve preflight test test-slow test-faults test-vllm check lock audit bench clean
+.PHONY: help serve preflight test test-slow test-faults test-vllm check lock audit loadtest bench clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -70,6 +73,10 @@ lock: $(DEV_STAMP) ## list every package anew, with version and hashes; UPGRADE=
 
 audit: $(DEV_STAMP) ## ask for known vulnerabilities of every package, where that can be asked
 	@$(BIN)/python -m requirements.audit
+
+loadtest: $(STAMP) ## journeys to a running service, at random times; fails where a limit does not hold
+	@mkdir -p var
+	@$(BIN)/locust -f loadtests/locustfile.py --headless --only-summary --host $(LOADTEST_HOST) --html var/loadtest.html --out var/loadtest.json $(LOADTEST)
 
 bench: $(STAMP) ## measure speed and memory; writes var/bench.json
 	@$(BIN)/modiste bench --out var/bench.json

@@ -71,6 +71,7 @@ def test_make_help_lists_every_target() -> None:
         "check",
         "lock",
         "audit",
+        "loadtest",
         "bench",
         "clean",
     }

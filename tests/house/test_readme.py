@@ -7,6 +7,8 @@ import asyncio
 import importlib
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -64,11 +66,14 @@ def test_every_make_target_exists() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_locust_is_given_a_file_that_exists() -> None:
-    (line,) = [line for line in shell_lines() if "locust" in line]
-    words = shlex.split(line)
-    assert (ROOT / words[words.index("-f") + 1]).is_file()
-    assert "--headless" in words
+def test_the_load_test_takes_the_options_that_are_shown() -> None:
+    (line,) = [line for line in shell_lines() if "loadtest" in line]
+    (shown,) = [word.partition("=")[2] for word in shlex.split(line) if word.startswith("LOADTEST=")]
+    command = [Path(sys.executable).with_name("locust"), "-f", "loadtests/locustfile.py", "--headless"]
+    nobody = [*command, "--host", "http://127.0.0.1:9", *shlex.split(shown)]
+    result = subprocess.run(nobody, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1, result.stderr
+    assert "answers with status 0" in result.stderr
 
 
 def test_paths_that_are_named_exist() -> None:
