@@ -54,7 +54,7 @@ test: $(DEV_STAMP) ## the whole default test suite
 	@$(PYTEST)
 
 test-slow: $(DEV_STAMP) ## what takes minutes: a fresh environment, the whole quick start, trainings at full size, all faults
-	@$(PYTEST) -m "(slow or faults) and not vllm"
+	@$(PYTEST) --no-loadscope-reorder -m "(slow or faults) and not vllm"
 
 test-faults: $(DEV_STAMP) ## many writers at once; workers and Redis killed under load
 	@$(PYTEST) -m faults tests/faults
@@ -86,19 +86,19 @@ clean: ## remove the environment and all that was generated, but for var/ and bu
 
 # The environment, from pip alone, out of lists that name every package with its version and hashes: nothing else is
 # looked for, and nothing else is taken. Modules are compiled when they are first imported: to compile all of them takes as
-# long as to install them.
+# long as to install them. (vLLM's are compiled at once, since its servers import most of them, and have a time limit.)
 unexport PYTHONDONTWRITEBYTECODE
-QUIETLY := -qq --disable-pip-version-check --no-input --no-compile --no-deps
+QUIETLY := -qq --disable-pip-version-check --no-input --no-deps
 requirements = --require-hashes $(patsubst %,-r requirements/%.txt,$(1))
 SERVING := service $(EXTRAS) offline loadtests
 define install
 	@$(PYTHON) -c 'import sys; assert sys.version_info[:2] >= (3, 11)' || { echo "make: $(PYTHON) is missing or older than 3.11; name another with PYTHON=…" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing packages into $(VENV) …"
-	@$(BIN)/python -m pip install $(QUIETLY) $(call requirements,$(1))
-	@$(if $(filter gpu,$(EXTRAS)),,$(BIN)/python -m pip install $(QUIETLY) $(call requirements,torch-cpu) 2>/dev/null || )\
-		$(BIN)/python -m pip install $(QUIETLY) $(call requirements,torch)
-	@$(BIN)/python -m pip install $(QUIETLY) --no-build-isolation -e .
+	@$(BIN)/python -m pip install $(QUIETLY) --no-compile $(call requirements,$(1))
+	@$(if $(filter gpu,$(EXTRAS)),,$(BIN)/python -m pip install $(QUIETLY) --no-compile $(call requirements,torch-cpu) 2>/dev/null || )\
+		$(BIN)/python -m pip install $(QUIETLY) --no-compile $(call requirements,torch)
+	@$(BIN)/python -m pip install $(QUIETLY) --no-compile --no-build-isolation -e .
 endef
 
 $(STAMP): pyproject.toml $(SERVING:%=requirements/%.txt) requirements/torch.txt requirements/torch-cpu.txt

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,16 @@ from typing import Any
 from house.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def copy_of_the_project(folder: Path) -> Path:
+    """All tracked files as they are now, with their times, so that make sees what it would see here."""
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in listing.stdout.splitlines():
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
 
 
 def clean_environment(settings: Mapping[str, object]) -> dict[str, str]:
