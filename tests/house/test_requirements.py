@@ -22,7 +22,8 @@ ENTRY = re.compile(
 OF_EXTRA = {"service": ["service"], "cpu": ["service", "cpu"], "gpu": ["service", "gpu"]} | {
     "offline": ["service", "offline", "torch"],
     "loadtests": ["service", "loadtests"],
-    "dev": ["service", "offline", "dev"],
+    "tracing": ["service", "tracing"],
+    "dev": ["service", "offline", "tracing", "dev"],
 }
 
 
@@ -87,7 +88,7 @@ def test_make_takes_nothing_that_is_not_listed(extras: str) -> None:
         line for line in installs if "--require-hashes" not in line and not line.endswith("--no-build-isolation -e .")
     ] == []
     used = set(re.findall(r"-r requirements/(\S+)\.txt", plan))
-    assert used == {"service", extras, "offline", "loadtests", "dev", "torch", "torch-cpu", "vllm"}
+    assert used == {"service", extras, "offline", "loadtests", "tracing", "dev", "torch", "torch-cpu", "vllm"}
 
 
 def test_no_file_names_a_package_index() -> None:
