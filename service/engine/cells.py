@@ -104,7 +104,7 @@ class Cells:
         return rows
 
     def nearest_many(self, queries: Float32, k: int, allowed: Allowed) -> Rows:
-        """``nearest`` for each of ``queries`` float32 (B, 128), int64 (B, k): -1 where fewer are allowed.
+        """``nearest`` for each of ``queries`` float32 (B, 128), int64 (B, k): the last is -1 where fewer are allowed.
 
         Together they cost less than one by one: what leads to the cells is looked at once.
         """

@@ -11,7 +11,7 @@ An article keeps its row for as long as it is in the catalogue; a row that is le
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
 from itertools import repeat
 from typing import Literal, NamedTuple
@@ -286,19 +286,21 @@ class ArticleIndex:
         return self.candidates_many([Sought(vector, k, filters)], by)[0]
 
     def candidates_many(self, sought: Sequence[Sought], by: Kind = "dna") -> list[Candidates]:
-        """``candidates`` for many, in the order given. Those of the same filter are looked for together."""
-        together: dict[Filters, list[int]] = {}
+        """``candidates`` for many, in the order given.
+
+        Those of the same filter are looked for together, but for those who want more than twice as much as others.
+        """
+        together: defaultdict[tuple[Filters, int], dict[int, int]] = defaultdict(dict)
         for place, each in enumerate(sought):
             if each.k < 1:
                 raise ValueError(f"k must be at least 1, not {each.k}")
-            together.setdefault(each.filters.wide, []).append(place)
+            most = each.k + self._hidden(each.filters)
+            together[each.filters.wide, most.bit_length()][place] = most
         found: dict[int, Candidates] = {}
-        for filters, places in together.items():
-            queries = check_vectors(np.stack([sought[place].vector for place in places]), "query vector")
-            most = max(sought[place].k + self._hidden(sought[place].filters) for place in places)
-            found.update(
-                zip(places, self._space(by).candidates_many(queries, most, self._allowed.of(filters)), strict=True)
-            )
+        for (filters, _), wanted in together.items():
+            queries = check_vectors(np.stack([sought[place].vector for place in wanted]), "query vector")
+            candidates = self._space(by).candidates_many(queries, max(wanted.values()), self._allowed.of(filters))
+            found.update(zip(wanted, candidates, strict=True))
         return [found[place] for place in range(len(sought))]
 
     def _hidden(self, filters: Filters) -> int:

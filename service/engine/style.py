@@ -121,17 +121,13 @@ class StyleModel:
     def advances(self, asked: Sequence[tuple[CustomerState, Sequence[Purchase]]]) -> list[CustomerState | None]:
         """``advance`` for many, in the order given; those with as many purchases share one run of the graph."""
         further = [self._further(*each) for each in asked]
-        by_length: defaultdict[int, list[int]] = defaultdict(list)
+        by_length: defaultdict[int, dict[int, _Further]] = defaultdict(dict)
         for place, each in enumerate(further):
             if each is not None and each.known.purchases:
-                by_length[len(each.known.purchases)].append(place)
+                by_length[len(each.known.purchases)][place] = each
         memories: dict[int, tuple[Float32, Float32]] = {}
-        for places in by_length.values():
-            memories.update(
-                zip(
-                    places, self._moved([each for place in places if (each := further[place]) is not None]), strict=True
-                )
-            )
+        for alike in by_length.values():
+            memories.update(zip(alike, self._moved(list(alike.values())), strict=True))
         return [
             None if each is None else self._advanced(each, *memories.get(place, (each.state.hidden, each.state.cell)))
             for place, each in enumerate(further)

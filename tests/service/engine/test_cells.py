@@ -8,7 +8,7 @@ from service.engine.allowed import Allowed, AllowedRows
 from service.engine.arrays import NO_ROWS
 from service.engine.cells import Cells
 from service.engine.filters import EVERYTHING, Filters
-from service.engine.index import ArticleIndex
+from service.engine.index import ArticleIndex, Sought
 from service.engine.space import Space
 
 from .shops import article
@@ -171,6 +171,20 @@ def test_many_queries_find_what_each_finds_by_itself(asked):
     many = np.concatenate([mixtures(data), queries(3), data[:3]])
     for query, rows in zip(many, cells.nearest_many(many, K, allowed), strict=True):
         assert sorted(rows) == sorted(cells.nearest(query, K, allowed))
+
+
+def test_who_wants_much_makes_nobody_elses_search_longer():
+    data = vectors(20)
+    index = ArticleIndex(N)
+    index.upsert_many([article(row) for row in range(N)], data, [True] * N)
+    few, many = [Sought(query, 5) for query in mixtures(data)], Sought(mixtures(data)[0], 400)
+    index.candidates_many(few)
+    met = [rows_met()]
+    for sought in (few, [many], [*few, many]):
+        index.candidates_many(sought)
+        met.append(rows_met())
+    alone, wide, together = np.diff(met)
+    assert together == alone + wide
 
 
 def test_cells_are_worn_once_there_are_twice_as_many_rows():
