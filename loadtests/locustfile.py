@@ -30,7 +30,7 @@ from locust.contrib.fasthttp import ResponseContextManager
 from locust.env import Environment
 
 from loadtests import processes
-from loadtests.journeys import JOURNEYS, RECOMMENDATIONS, Check, Shop, Visit, accepted, shown_in
+from loadtests.journeys import JOURNEYS, PASSING, RECOMMENDATIONS, Check, Shop, Visit, accepted, shown_in
 from loadtests.known import Known, asked_for, made_up_customers, of_data_set
 from loadtests.verdict import Limits, Measured, missed, report
 from model_store.errors import InvalidData
@@ -170,7 +170,7 @@ class Everybody(FastHttpUser):
             gevent.sleep(1)
 
     def _season(self, model: dict[str, Any]) -> None:
-        article = f"loadtest-{uuid.uuid4()}"
+        article = f"{PASSING}{uuid.uuid4()}"
         record = {key: model[key] for key in ("title", "category", "colour", "price") if model.get(key)}
         self._manage("PUT", "/v1/articles", body=[{**record, "article_id": article, "brand": article}], check=accepted)
         self._set_stock(article, 1)

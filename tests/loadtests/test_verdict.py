@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from tiny_shops import tiny_shop
 
-from loadtests.known import Zipf, asked_for, of_data_set
+from loadtests.journeys import PASSING, Shop
+from loadtests.known import Known, Zipf, asked_for, of_data_set
 from loadtests.verdict import MIB, Limits, Measured, missed, report
 
 NOTHING = Limits(None, None, None, None, None)
@@ -81,6 +82,14 @@ def test_places_are_drawn_by_zipfs_law() -> None:
     assert set(drawn) <= set(range(1_000))
     even = Counter(Zipf(4, 0.0).draw(rng) for _ in range(4_000))
     assert min(even.values()) > 850
+
+
+def test_what_is_gone_soon_is_not_clicked() -> None:
+    """It would be a fault of the load test's own: what is similar to an article that it has deleted."""
+    shop = Shop(Known(["c"], [("known", "Coat")]), 1.0, 0.0, random.Random(1), searchable=False)
+    shown = [f"{PASSING}1", "stays", f"{PASSING}2"]
+    assert {shop.clicked(shown) for _ in range(50)} == {"stays"}
+    assert shop.clicked(shown[:1]) == "known"
 
 
 def test_a_data_set_gives_customers_and_articles_the_most_frequent_first(tmp_path: Path) -> None:
