@@ -45,7 +45,7 @@ _AT_ONCE = 1_000  # customers
 
 @dataclass(frozen=True)
 class _Used:
-    """Bytes of Redis in use when it is empty and after each thing that it is filled with, in this order.
+    """Bytes that Redis holds when it is empty and after each thing that it is filled with, in this order.
 
     ``days``: pairs of article and day that the trend holds.
     """
@@ -180,9 +180,11 @@ def _sales(data: DataSet) -> list[Sale]:
 
 
 async def _in_use(client: Client) -> int:
-    """Bytes that Redis has given out; what limits it (``maxmemory``) counts them."""
+    """Bytes that Redis has given out, but for what comes and goes: the buffers of connections and of its log."""
     assert isinstance(client, Redis)
-    return int((await client.info("memory"))["used_memory"])
+    await client.connection_pool.disconnect()  # a new connection's buffers are small, and always as small
+    memory = await client.info("memory")
+    return int(memory["used_memory"] - memory["mem_aof_buffer"])
 
 
 def _ignore(count: int) -> None:

@@ -42,12 +42,13 @@ def free_port() -> int:
 def serving(world: World, redis_url: str, workers: int, llm_url: str = "off") -> Iterator[tuple[int, int]]:
     """`modiste serve` over the world: (port, process of the launcher), stopped at the end.
 
-    Without a language model, unless one is named: it would take the processor from what is measured.
+    Without a language model, unless one is named: it would take the processor from what is measured. It speaks to
+    programs, since what it tells people contains an article that it asks a worker for, at any moment.
     """
     port = free_port()
     own = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     settings = {"port": port, "workers": workers, "store": world.store, "redis_url": redis_url, "log_level": "warning"}
-    settings["llm_url"] = llm_url
+    settings |= {"llm_url": llm_url, "log_format": "json"}
     environment = own | {variable(name): str(value) for name, value in settings.items()}
     with subprocess.Popen(
         [sys.executable, "-m", "modiste", "serve"], env=environment, stdout=subprocess.DEVNULL
