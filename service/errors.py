@@ -87,4 +87,4 @@ class UnknownBundle(ServiceError):
 
 
 class ActivationInProgress(ServiceError):
-    """Another bundle is being activated on this worker; one at a time."""
+    """A bundle is being loaded or activated already; one at a time."""

@@ -2,15 +2,16 @@
 
 A request takes one ``Live`` and keeps it to its end, so that no answer ever mixes two bundles. Another bundle is
 opened, checked against its golden cases and given the whole catalogue while the old one goes on answering; then one
-reference changes.
+reference changes. All workers get ready before the first of them switches (``service.rollout``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +30,20 @@ from service.engine.ids import IdSpace
 from service.engine.index import ArticleIndex
 from service.engine.mixup import Mixup
 from service.engine.ranking import Ranker
-from service.engine.style import StyleModel
+from service.engine.style import StyleModel, bundle_stamp
 from service.errors import ActivationInProgress, NotReady, StoreUnavailable, UnknownBundle
 from service.heap import settle
 from service.metrics import Metrics
+from service.rollout import Coming, Rollout
 from service.titles import TitleVectors
 
 log = logging.getLogger(__name__)
 
 PAUSE = 0.5  # seconds between two looks at which bundle was chosen
+READY_PAUSE = 0.05  # the same, while another bundle lies ready
+RENEWED = 1.0  # seconds between two assurances that an activation goes on
+PATIENCE = 300.0
+"""Seconds that an activation waits for workers that load; those that take longer follow when they have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +104,8 @@ def _live(bundle: Bundle, half: Generation | None, catalogue: CatalogueStore) ->
 class Lives:
     """Which ``Live`` answers on this worker, following what all workers share.
 
-    ``clock``: Unix seconds. ``on_first`` is called once, when the first one answers.
+    ``clock``: Unix seconds. ``on_first`` is called once, when the first one answers. ``patience``: seconds, as
+    ``PATIENCE``.
     """
 
     def __init__(
@@ -106,16 +113,23 @@ class Lives:
         store: Path,
         catalogue: CatalogueStore,
         choice: SharedChoice,
+        rollout: Rollout,
         clock: Callable[[], float],
         pause: float = PAUSE,
+        patience: float = PATIENCE,
         on_first: Callable[[], None] | None = None,
     ):
         self._store, self._catalogue, self._choice, self._clock = store, catalogue, choice, clock
-        self._pause, self._on_first = pause, on_first
+        self._rollout, self._pause, self._patience, self._on_first = rollout, pause, patience, on_first
+        self._name = secrets.token_hex(8)
         self._live: Live | None = None
-        self._coming: Live | None = None  # loaded, but not answering yet
+        self._coming: Live | None = None  # loading, or loaded and not answering yet
         self._following: asyncio.Task[None] | None = None
+        self._coming_following: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None  # of the one before
+        self._preparing: asyncio.Task[None] | None = None
+        self._invitation: Coming | None = None  # the one that this worker prepares for, or has
+        self._settled = ""  # the token of the last one that it is ready for, or cannot follow
         self._switching = asyncio.Lock()
         self._refused: set[Choice] = set()
         self._why_not = "the service is starting"
@@ -143,7 +157,8 @@ class Lives:
         try:
             yield
         finally:
-            await cancelled(watching, self._following)
+            await cancelled(watching, self._preparing)
+            await cancelled(self._following, self._coming_following)
             if self._ending is not None:
                 await self._ending
 
@@ -154,7 +169,7 @@ class Lives:
                 await live.follower.refresh(article_ids)
 
     async def activate(self, version: str) -> Live:
-        """Answer from ``version`` on all workers; returns once this one does.
+        """Answer from ``version`` on all workers; returns once this one does, and the others are about to.
 
         Raises UnknownBundle, InvalidBundle, ActivationInProgress or StoreUnavailable; the old one then keeps answering.
         """
@@ -163,14 +178,22 @@ class Lives:
         if self._switching.locked():
             raise ActivationInProgress("a bundle is being loaded; try again when that has ended")
         async with self._switching:
-            async with self._loaded(version) as live:
-                await self._choice.write(Choice(version=version, chosen_at=self._clock()))
-                self._swap(live)
+            live = await self._lead(version)
             try:
                 await asyncio.to_thread(set_current, self._store, version)
             except OSError as error:
                 log.warning("%s: CURRENT cannot be written (%s); the choice stands in Redis", self._store, error)
             return live
+
+    async def is_chosen(self, live: Live) -> bool:
+        """Whether ``live`` answers, and is what all workers shall answer from. Raises StoreUnavailable."""
+        chosen = candidates(await self._choice.read(), self._store)
+        return live is self._live and bool(chosen) and chosen[0].version == live.version
+
+    async def stamps(self) -> set[str]:
+        """Every bundle that can be activated, or answers, as its states and Fashion DNA are stamped."""
+        found = await asyncio.to_thread(_stamps, self._store)
+        return found | {live.style.bundle_version for live in (self._live, self._coming) if live is not None}
 
     async def bundles(self) -> list[dict[str, Any]]:
         """Every version of the store, with what its manifest says."""
@@ -188,29 +211,64 @@ class Lives:
     async def _watch(self) -> None:
         while True:
             try:
-                await self._follow_choice()
+                await self._look()
             except StoreUnavailable as error:
                 self._why_not = f"waiting for Redis: {error}"
             except Exception:
                 log.exception("the choice of the bundle could not be followed")
-            await asyncio.sleep(self._pause)
+            await asyncio.sleep(self._pause if self._coming_following is None else min(self._pause, READY_PAUSE))
+
+    async def _look(self) -> None:
+        """See what is to come, get ready for it, and switch where something was chosen."""
+        invitation = None if self._live is None else await self._rollout.look(self._name, self._settled)
+        if invitation is not None and invitation != self._invitation:
+            await cancelled(self._preparing)
+            self._invitation = invitation
+            self._preparing = asyncio.create_task(self._prepare(invitation))
+        await self._follow_choice()
+        if invitation is None and self._invitation is not None:
+            await cancelled(self._preparing)
+            self._invitation = None
+            if not self._switching.locked():
+                await self._drop_coming()
+
+    async def _prepare(self, invitation: Coming) -> None:
+        """Load what is to come. Where that cannot be, nobody need wait for this worker."""
+        async with self._switching:
+            try:
+                await self._ready(invitation.version)
+            except InvalidBundle as error:
+                log.error("bundle '%s', which others get ready for, is refused: %s", invitation.version, error)
+            except StoreUnavailable as error:
+                log.warning("bundle '%s' could not be loaded in advance: %s", invitation.version, error)
+            except Exception:
+                log.exception("bundle '%s' could not be loaded in advance", invitation.version)
+        self._settled = invitation.token
 
     async def _follow_choice(self) -> None:
         """Switch to the latest choice that can be served, where that is not what answers already."""
-        chosen = candidates(await self._choice.read(), self._store)
+        shared = await self._choice.read()
+        chosen = candidates(shared, self._store)
         if not chosen:
             self._why_not = f"{self._store} has no live bundle; publish one with 'modiste export'"
         for choice in chosen:
             if choice.version == self.version:
                 return
-            if choice not in self._refused and await self._try(choice):
+            if choice not in self._refused and await self._try(choice, lead=choice != shared):
                 return
 
-    async def _try(self, choice: Choice) -> bool:
+    async def _try(self, choice: Choice, *, lead: bool) -> bool:
+        """Answer from what was chosen; False where it is refused. ``lead``: bring all other workers along."""
+        if lead and self._live is not None and self._switching.locked():
+            return True  # what is under way comes first
         async with self._switching:
             try:
-                async with self._loaded(choice.version) as live:
-                    self._swap(live)
+                if lead and self._live is not None:
+                    await self._lead(choice.version, choice)
+                else:
+                    self._swap(await self._ready(choice.version))
+            except ActivationInProgress:
+                return True
             except InvalidBundle as error:
                 log.error("bundle '%s' is refused: %s", choice.version, error)
                 self._refused.add(choice)
@@ -218,20 +276,64 @@ class Lives:
                 return False
         return True
 
-    @asynccontextmanager
-    async def _loaded(self, version: str) -> AsyncIterator[Live]:
-        """``version`` with the whole catalogue, told of every change from here on, for as long as the block lasts."""
-        if self._live is not None and self._live.version == version:
-            yield self._live
-            return
+    async def _lead(self, version: str, choice: Choice | None = None) -> Live:
+        """Get ready, have all other workers get ready, then choose: ``choice``, or ``version`` as of then."""
+        token = await self._rollout.announce(version)
+        if token is None:
+            raise ActivationInProgress("another worker is activating a bundle; try again when that has ended")
+        renewing = asyncio.create_task(self._renew(token))
+        try:
+            live = await self._ready(version)
+            await self._others_ready(token, version)
+            if not await self._rollout.renew(token):
+                raise ActivationInProgress("the other workers lost sight of this activation; try again")
+            await self._choice.write(choice or Choice(version=version, chosen_at=self._clock()))
+            self._swap(live)
+        finally:
+            await self._drop_coming()
+            await cancelled(renewing)
+            with suppress(StoreUnavailable):  # it then ends by itself
+                await self._rollout.withdraw(token)
+        return live
+
+    async def _renew(self, token: str) -> None:
+        while True:
+            await asyncio.sleep(RENEWED)
+            with suppress(StoreUnavailable):
+                await self._rollout.renew(token)
+
+    async def _others_ready(self, token: str, version: str) -> None:
+        """Wait until all workers that serve have loaded it, or cannot; but not for ever."""
+        await self._rollout.invite(token)
+        others: frozenset[str] = frozenset()
+        try:
+            async with asyncio.timeout(self._patience):
+                while others := await self._rollout.awaited() - {self._name}:  # noqa: ASYNC110 - they are elsewhere
+                    await asyncio.sleep(READY_PAUSE)
+        except TimeoutError:
+            log.warning("%d workers still load bundle '%s'; they follow when they have", len(others), version)
+
+    async def _ready(self, version: str) -> Live:
+        """``version`` with the whole catalogue, which it follows from here on, whether or not it answers already."""
+        for known in (self._live, self._coming):
+            if known is not None and known.version == version:
+                return known
+        await self._drop_coming()
         log.info("loading bundle '%s'", version)
         live = await asyncio.to_thread(open_live, self._store / version, self._catalogue)
-        self._coming = live
+        self._coming = live  # told of what this worker writes, from here on
         try:
             await live.follower.load(self._report)
-            yield live
-        finally:
+        except BaseException:
             self._coming = None
+            raise
+        self._coming_following = asyncio.create_task(live.follower.run(), context=Context())  # of no request
+        return live
+
+    async def _drop_coming(self) -> None:
+        """Give back what lies ready, and is not needed."""
+        following, self._coming, self._coming_following = self._coming_following, None, None
+        await cancelled(following)
 
     def _report(self, done: int, total: int) -> None:
         self._why_not = f"loading the catalogue: {done:,} of {total:,} articles"
@@ -241,13 +343,21 @@ class Lives:
         if live is self._live:
             return
         self._ending = asyncio.create_task(cancelled(self._following))
-        self._live = live
-        self._following = asyncio.create_task(live.follower.run(), context=Context())  # of no request
+        self._live, self._following = live, self._coming_following
+        self._coming = self._coming_following = None
         settle()
         log.info("bundle '%s' answers, with %d articles", live.version, len(live.index))
         if self._on_first is not None:
             self._on_first()
             self._on_first = None
+
+
+def _stamps(store: Path) -> set[str]:
+    stamps = set()
+    for version in versions(store):
+        with suppress(InvalidBundle):
+            stamps.add(bundle_stamp(read_manifest(store / version)))
+    return stamps
 
 
 def _summaries(store: Path, live: str | None) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from service.errors import StoreFailure
 from service.generation.queue import BUCKETS as GENERATION_BUCKETS
 from service.generation.queue import Figures
+from service.replay_board import Progress
 
 BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)  # seconds
 STAGES = ("redis", "generation", "lstm", "search", "json", "waiting", "total")
@@ -58,6 +59,25 @@ class _Generations(Collector):
         for stage, timing in figures.timings.items():
             seconds.add_metric([stage], list(zip(bounds, accumulate(timing.counts), strict=True)), timing.total)
         yield seconds
+
+
+class _Replays(Collector):
+    """How far states are replayed in the background, by whichever worker, as it was last read."""
+
+    def __init__(self) -> None:
+        self.progress: Progress | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        if self.progress is None:
+            return
+        customers = GaugeMetricFamily(
+            "modiste_replay_customers",
+            "Customers with purchases: in total, those with a state of the bundle, and those who had none before.",
+            labels=["state"],
+        )
+        for state in ("total", "done", "replayed"):
+            customers.add_metric([state], getattr(self.progress, state))
+        yield customers
 
 
 class Metrics:
@@ -118,6 +138,8 @@ class Metrics:
         )
         self._generations = _Generations()
         self._registry.register(self._generations)
+        self._replays = _Replays()
+        self._registry.register(self._replays)
         self._bundle_version: str | None = None
         self._by_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         for result in ("accepted", "duplicate", "rejected"):
@@ -214,6 +236,10 @@ class Metrics:
         """Say what all generators did, and who waits for them."""
         self._generations.figures = figures
 
+    def show_replay(self, progress: Progress | None) -> None:
+        """Say how far the replay of states for a new bundle is."""
+        self._replays.progress = progress
+
     def page(self) -> bytes:
         """All figures in Prometheus' text format."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
@@ -221,4 +247,5 @@ class Metrics:
         shared = CollectorRegistry()
         MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
         shared.register(self._generations)  # which several processes read, but none of them counts
+        shared.register(self._replays)
         return generate_latest(shared)

@@ -144,6 +144,13 @@ class Settings(BaseModel):
         description="Most requests a second of one API key, over all workers, counted in Redis; beyond, 429. Unset, or "
         "while Redis does not answer: no limit.",
     )
+    replay_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="After a change of bundle: the share of one processor core that one of all workers spends on the "
+        "states of customers who do not ask. 0: each is replayed when it is asked for, and not before.",
+    )
     image_root: Path | None = Field(
         None,
         description="Folder under which PUT /v1/articles finds pictures that are given as a path. Unset: pictures can "

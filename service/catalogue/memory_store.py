@@ -78,6 +78,9 @@ class MemoryCatalogue:
     async def drop_dna(self, bundle: str) -> None:
         self._dna.pop(bundle, None)
 
+    async def encoded_by(self) -> list[str]:
+        return list(self._dna)
+
     async def count(self) -> int:
         return len(self._articles)
 

@@ -179,6 +179,12 @@ class RedisCatalogue:
         with translated_errors():
             await self._commands.unlink(_dna_key(bundle))
 
+    async def encoded_by(self) -> list[str]:
+        prefix = _dna_key("")
+        with translated_errors():
+            keys = {key.decode() async for key in self._client.scan_iter(match=prefix + "*", count=READ_AT_ONCE)}
+        return sorted(key.removeprefix(prefix) for key in keys)
+
     async def count(self) -> int:
         with translated_errors():
             return int(await self._commands.hlen(ARTICLES))

@@ -94,6 +94,10 @@ class CatalogueStore(Protocol):
         """Forget every DNA of a bundle that will not be served again (it would only be computed anew)."""
         ...
 
+    async def encoded_by(self) -> list[str]:
+        """Bundles of which any DNA is kept."""
+        ...
+
     async def count(self) -> int:
         """Live articles."""
         ...

@@ -170,12 +170,30 @@ class StyleModel:
 
     def replay_many(self, logs: Sequence[Iterable[Event]]) -> list[CustomerState]:
         """``replay`` for many customers, in the order given."""
+        return self.replay_later(logs)()
+
+    def replay_later(self, logs: Sequence[Iterable[Event]]) -> Callable[[], list[CustomerState]]:
+        """``replay_many`` in two parts: what the index knows is looked up now, and the call that is returned computes.
+
+        That may be made in another thread.
+        """
         histories = [effective_history(events) for events in logs]
-        return self.states([purchases for purchases, _ in histories], [returned for _, returned in histories])
+        purchases, returned = [history for history, _ in histories], [gone for _, gone in histories]
+        known = list(map(self._known, purchases))
+        return lambda: self._states(purchases, returned, known)
 
     def states(self, histories: Sequence[list[Purchase]], returned: Sequence[Iterable[str]]) -> list[CustomerState]:
         """States of effective histories (oldest first, returns taken out) and of the articles returned beside them."""
-        known, skipped = zip(*map(self._known, histories), strict=True) if histories else ((), ())
+        return self._states(histories, returned, list(map(self._known, histories)))
+
+    def _states(
+        self,
+        histories: Sequence[list[Purchase]],
+        returned: Sequence[Iterable[str]],
+        looked_up: Sequence[tuple[_Steps, list[str]]],
+    ) -> list[CustomerState]:
+        """``states``, of what ``_known`` says of each history."""
+        known, skipped = zip(*looked_up, strict=True) if looked_up else ((), ())
         memories = self._consume(known)
         return [
             CustomerState(

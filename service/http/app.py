@@ -33,6 +33,9 @@ from service.live import Lives
 from service.metrics import Metrics
 from service.rate_limit import RateLimit
 from service.recommend import Recommender
+from service.replay_board import ReplayBoard
+from service.replays import Replays
+from service.rollout import RedisRollout
 from service.settings import Settings, variable
 from service.state.connection import Client, connect
 from service.state.redis_store import RedisStore
@@ -134,7 +137,7 @@ def _lifespan(
         try:
             parts = _parts(settings, client, metrics, clock, on_ready)
             app.state.services = parts
-            async with parts.lives.running(), _closing(parts), _showing(parts):
+            async with parts.lives.running(), _closing(parts), _showing(parts), _replaying(parts):
                 while parts.lives.version is None and waits():  # noqa: ASYNC110 - a signal may end it
                     await asyncio.sleep(_LOOK)
                 yield
@@ -173,17 +176,30 @@ async def _closing(parts: Services) -> AsyncIterator[None]:
             await parts.scheduler.aclose()
 
 
+@asynccontextmanager
+async def _replaying(parts: Services) -> AsyncIterator[None]:
+    """Replay what the bundle before left, for as long as the block lasts."""
+    replaying = None if parts.replays is None else asyncio.create_task(parts.replays.run())
+    try:
+        yield
+    finally:
+        await cancelled(replaying)
+
+
 def _parts(
     settings: Settings, client: Client, metrics: Metrics, clock: Callable[[], int], on_ready: Callable[[], None]
 ) -> Services:
     customers, sales = RedisStore(client), RedisTrendStore(client)
     catalogue = RedisCatalogue(client)
-    lives = Lives(settings.store, catalogue, RedisChoice(client), clock=time.time, on_first=on_ready)
+    lives = Lives(
+        settings.store, catalogue, RedisChoice(client), RedisRollout(client), clock=time.time, on_first=on_ready
+    )
     breaker = Breaker(time.monotonic)
     queue = None if settings.llm_url == "off" else _queue(settings, client)
     scheduler = None if queue is None else Scheduler(queue, time.monotonic)
     intents = Intents(customers, scheduler, time.monotonic)
     trends = Trends(sales, clock, time.monotonic)
+    board, share = ReplayBoard(client), settings.replay_share
 
     return Services(
         settings=settings,
@@ -194,6 +210,8 @@ def _parts(
         recommender=Recommender(customers, trends, intents, breaker, metrics, clock),
         lives=lives,
         trends=trends,
+        board=board,
+        replays=Replays(customers, catalogue, board, lives, share) if share else None,
         scheduler=scheduler,
         queue=queue,
         limit=None if settings.rate_limit is None else RateLimit(client, settings.rate_limit),

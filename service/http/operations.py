@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -42,14 +42,21 @@ async def metrics(request: Request) -> Response:
     if parts.queue is not None:
         with suppress(errors.StoreUnavailable):
             parts.metrics.show_generations(await parts.queue.figures())
+    with suppress(errors.StoreUnavailable):
+        parts.metrics.show_replay(await parts.board.read())
     return Response(parts.metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/bundles", response_model=Bundles, tags=["bundles"])
 async def bundles(request: Request) -> Response:
-    """All bundles of the store, and which of them is live."""
-    lives = services(request).lives
-    return json_response({"live": lives.version, "bundles": await lives.bundles()})
+    """All bundles of the store, which of them is live, and how many customers have a state of it already."""
+    parts = services(request)
+    answer: dict[str, Any] = {"live": parts.lives.version, "bundles": await parts.lives.bundles(), "replay": None}
+    with suppress(errors.StoreUnavailable):
+        progress = await parts.board.read()
+        if progress is not None and progress.version == parts.lives.version:
+            answer["replay"] = {"total": progress.total, "done": progress.done, "ended": progress.ended}
+    return json_response(answer)
 
 
 @router.post(

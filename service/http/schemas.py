@@ -327,11 +327,20 @@ class BundleSummary(BaseModel):
     error: str | None = Field(None, description="Why it cannot be read; absent where it can.")
 
 
+class Replay(BaseModel):
+    """How far states are replayed for the live bundle; customers who ask before have theirs replayed at once."""
+
+    total: int = Field(description="Customers with purchases or returns.")
+    done: int = Field(description="Those of them that have a state of the live bundle.")
+    ended: bool
+
+
 class Bundles(BaseModel):
     """All bundles of the store."""
 
     live: str | None
     bundles: list[BundleSummary]
+    replay: Replay | None = Field(description="null where nothing was replayed yet, or Redis does not answer.")
 
 
 class Activated(BaseModel):

@@ -15,6 +15,8 @@ from service.live import Live, Lives
 from service.metrics import Metrics
 from service.rate_limit import RateLimit
 from service.recommend import Recommender
+from service.replay_board import ReplayBoard
+from service.replays import Replays
 from service.settings import Settings
 from service.state.redis_store import RedisStore
 from service.trend_store import Trends
@@ -24,7 +26,8 @@ from service.trend_store import Trends
 class Services:
     """All parts of one worker. ``clock``: Unix seconds. ``scheduler``, ``queue``: None where nothing is generated.
 
-    ``limit``: of requests by API key, None where there is none.
+    ``replays``: None where nobody replays in the background. ``limit``: of requests by API key, None where there is
+    none.
     """
 
     settings: Settings
@@ -35,6 +38,8 @@ class Services:
     intake: CatalogueIntake
     lives: Lives
     trends: Trends
+    board: ReplayBoard
+    replays: Replays | None
     scheduler: Scheduler | None
     queue: GenerationQueue | None
     limit: RateLimit | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from model_store.records import Event
@@ -84,6 +84,9 @@ class MemoryStore:
             return False
         customer.state = (state, revision)
         return True
+
+    async def pages(self) -> AsyncIterator[list[str]]:
+        yield [name for name, customer in self._customers.items() if customer.log]
 
     async def read_searching(self, customer_id: str) -> StoredGeneration | None:
         return self._searching(self._customers.get(customer_id, _Customer()))

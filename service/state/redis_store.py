@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import orjson
 from redis.asyncio import Redis
@@ -50,6 +50,8 @@ from service.state.store import new_log_id
 Given = TypeVar("Given")
 Answer = TypeVar("Answer")
 
+PAGE_SIZE = 512
+"""Keys that one step through all of them looks at, and customers of one page."""
 PIPELINE_SIZE = 256
 """Customers that one pipeline reads or writes."""
 CLUSTER_CALLS = 16
@@ -188,6 +190,11 @@ def customer_keys(customer_id: str) -> CustomerKeys:
     return CustomerKeys(tag + "log", tag + "state", tag + "session", tag + "generation", tag + "searching")
 
 
+def _customer_of(log: bytes) -> str:
+    """Whose log it is: the other way round."""
+    return unquote(log.decode().removeprefix("modiste:{").removesuffix("}:log"))
+
+
 class RedisStore:
     """A ``CustomerStore`` and ``GenerationStore`` in Redis (6.2 or newer), Valkey, or a cluster of either."""
 
@@ -262,6 +269,17 @@ class RedisStore:
         arguments = (revision.log, revision.entries, pack_state(state, revision))
         with translated_errors():
             return bool(await _PUT_STATE.run(self._client, (keys.log, keys.state), arguments))
+
+    async def pages(self) -> AsyncIterator[list[str]]:
+        names: list[str] = []
+        with translated_errors():
+            async for key in self._client.scan_iter(match="modiste:{*}:log", count=PAGE_SIZE):
+                names.append(_customer_of(key))
+                if len(names) == PAGE_SIZE:
+                    yield names
+                    names = []
+        if names:
+            yield names
 
     async def read_searching(self, customer_id: str) -> StoredGeneration | None:
         with translated_errors():

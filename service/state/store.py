@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from service.state.customer import Addition, Appended, CustomerLog, CustomerState, CustomerView, Revision
@@ -43,6 +43,10 @@ class CustomerStore(Protocol):
 
     async def put_state(self, customer_id: str, state: CustomerState, revision: Revision) -> bool:
         """Keep a state derived from the log at ``revision``; False, and nothing done, where the log has moved on."""
+        ...
+
+    def pages(self) -> AsyncIterator[list[str]]:
+        """Ids of all customers with a log, some at a time: each that is there all the while, once or more."""
         ...
 
     async def erase(self, customer_id: str) -> bool:

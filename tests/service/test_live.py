@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ from service.choice import Choice, MemoryChoice, candidates
 from service.engine.filters import EVERYTHING
 from service.errors import ActivationInProgress, NotReady, StoreUnavailable, UnknownBundle
 from service.live import Lives
+from service.rollout import ANNOUNCED, MemoryRollout
 
 
 @pytest.fixture
@@ -51,8 +53,22 @@ async def catalogue(store: Path) -> MemoryCatalogue:
     return catalogue
 
 
-def lives_of(store: Path, catalogue: MemoryCatalogue, choice: MemoryChoice | None = None, now: float = 1_000) -> Lives:
-    return Lives(store, catalogue, choice or MemoryChoice(), clock=lambda: now, pause=0.01)
+def lives_of(
+    store: Path,
+    catalogue: MemoryCatalogue,
+    choice: MemoryChoice | None = None,
+    rollout: MemoryRollout | None = None,
+    patience: float = 30,
+) -> Lives:
+    return Lives(
+        store,
+        catalogue,
+        choice or MemoryChoice(),
+        rollout or MemoryRollout(),
+        clock=lambda: 1_000,
+        pause=0.01,
+        patience=patience,
+    )
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -95,7 +111,8 @@ def test_the_later_choice_comes_first(store: Path) -> None:
 
 async def test_activation_is_shared_and_lasts(store: Path, catalogue: MemoryCatalogue) -> None:
     choice = MemoryChoice()
-    lives, other = lives_of(store, catalogue, choice), lives_of(store, catalogue, choice)
+    rollout = MemoryRollout()
+    lives, other = lives_of(store, catalogue, choice, rollout), lives_of(store, catalogue, choice, rollout)
     async with lives.running(), other.running():
         await until(lambda: lives.version == other.version == "test-1")
         live = await lives.activate("test-2")
@@ -232,3 +249,85 @@ async def test_what_is_written_while_a_bundle_loads_is_in_it(store: Path, catalo
     assert old_dna is not None
     assert new_dna is not None
     assert (old_dna != new_dna).any()  # each encoded it by its own networks
+
+
+async def test_all_workers_are_ready_before_the_first_one_switches(store: Path, catalogue: MemoryCatalogue) -> None:
+    choice, rollout = Held(), MemoryRollout()
+    lives, other = (lives_of(store, catalogue, choice, rollout) for _ in range(2))
+    async with lives.running(), other.running():
+        await until(lambda: lives.version == other.version == "test-1")
+        await asyncio.sleep(0.1)  # both were seen
+        activation = asyncio.create_task(lives.activate("test-2"))
+        await choice.reached.wait()
+        assert lives.version == other.version == "test-1"
+        (store / "test-2" / FASHION_DNA).unlink()  # what is not loaded yet cannot be any more
+        choice.go_on.set()
+        await activation
+        await until(lambda: other.version == "test-2")
+        await catalogue.delete("a001")
+        await until(lambda: not other.live.index.knows("a001"))  # it follows
+
+
+async def test_a_publication_brings_all_workers_along(store: Path, catalogue: MemoryCatalogue) -> None:
+    choice, rollout = Held(), MemoryRollout()
+    lives, other = (lives_of(store, catalogue, choice, rollout) for _ in range(2))
+    async with lives.running(), other.running():
+        await until(lambda: lives.version == other.version == "test-1")
+        await asyncio.sleep(0.1)
+        set_current(store, "test-2")
+        await choice.reached.wait()
+        assert lives.version == other.version == "test-1"
+        choice.go_on.set()
+        await until(lambda: lives.version == other.version == "test-2")
+
+
+async def test_a_worker_that_cannot_load_a_bundle_holds_nobody_up(
+    store: Path, catalogue: MemoryCatalogue, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    choice, rollout = MemoryChoice(), MemoryRollout()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shutil.copytree(store / "test-1", elsewhere / "test-1")
+    set_current(elsewhere, "test-1")
+    os.utime(elsewhere / CURRENT, (100, 100))
+    lives, other = (lives_of(folder, catalogue, choice, rollout) for folder in (store, elsewhere))
+    async with lives.running(), other.running():
+        await until(lambda: lives.version == other.version == "test-1")
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(20):  # less than its patience
+            await lives.activate("test-2")
+        await asyncio.sleep(0.1)
+        assert (lives.version, other.version) == ("test-2", "test-1")
+
+
+async def test_a_worker_that_hangs_is_waited_for_no_longer_than_patience_lasts(
+    store: Path, catalogue: MemoryCatalogue
+) -> None:
+    rollout = MemoryRollout(clock=lambda: 0.0)  # for ever just seen
+    await rollout.look("stuck")
+    lives = lives_of(store, catalogue, rollout=rollout, patience=0.2)
+    async with lives.running():
+        await until(lambda: lives.version == "test-1")
+        await lives.activate("test-2")
+        assert lives.version == "test-2"
+
+
+async def test_one_activation_at_a_time_and_one_that_was_abandoned_ends(
+    store: Path, catalogue: MemoryCatalogue
+) -> None:
+    now = 0.0
+    rollout = MemoryRollout(clock=lambda: now)
+    lives = lives_of(store, catalogue, rollout=rollout)
+    async with lives.running():
+        await until(lambda: lives.version == "test-1")
+        token = await rollout.announce("test-2")
+        assert token is not None
+        await rollout.invite(token)
+        with pytest.raises(ActivationInProgress):
+            await lives.activate("test-1")
+        ready = lambda: lives._coming_following is not None  # noqa: E731
+        await until(ready)
+        assert lives.version == "test-1"
+        now = ANNOUNCED + 1  # its worker has died
+        await until(lambda: not ready())
+        await lives.activate("test-2")
+        assert lives.version == "test-2"

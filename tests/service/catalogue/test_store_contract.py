@@ -114,7 +114,9 @@ async def test_dna_counts_only_for_the_content_that_it_was_computed_from(store):
     await store.put_dna("b2", [of_one], dna_of(2))
     assert (await read_one(store, "a", "b2")).dna is None
     assert (await read_one(store, "a", "b1")).dna[0] == 3
+    assert set(await store.encoded_by()) == {"b1", "b2"}
     await store.drop_dna("b1")
+    assert await store.encoded_by() == ["b2"]
     assert (await read_one(store, "a", "b1")).dna is None
 
 

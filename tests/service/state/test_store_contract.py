@@ -315,6 +315,16 @@ async def test_many_logs_are_read_in_their_order(store: CustomerStore) -> None:
     assert await store.read_logs([]) == []
 
 
+async def test_all_customers_with_a_log_are_found(store: CustomerStore) -> None:
+    assert not any([page async for page in store.pages()])
+    names = {*ODD_IDS, *map(str, range(600))}
+    await store.append_many([Addition(name, (purchase(1, name),)) for name in sorted(names)])
+    await append(store, click(1, "only looks"))
+    assert {name for page in [page async for page in store.pages()] for name in page} == names
+    await store.erase("{x}")
+    assert {name for page in [page async for page in store.pages()] for name in page} == names - {"{x}"}
+
+
 @pytest.mark.parametrize("customer_id", ODD_IDS)
 async def test_a_generation_comes_with_its_customer(store: Store, customer_id: str) -> None:
     await append(store, click(1, customer_id))
