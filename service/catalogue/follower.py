@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from service.cancelling import cancelled
 from service.catalogue.encoder import CatalogueEncoder
 from service.catalogue.records import CatalogueEntry, Float32, StoredArticle
 from service.catalogue.store import FIRST_PAGE, CatalogueStore, ChangesLost, Position
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 WAIT = 0.2  # seconds that one call waits for changes: less than any timeout of the store's client
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between attempts while the store is away
+PATIENCE = 10.0  # seconds for which one page is asked for again, before everything is loaded anew
 AT_ONCE = 128
 """Articles that go into the index in one go: answers wait for at most that long (a few ms)."""
 
@@ -46,6 +48,8 @@ class CatalogueFollower:
         self._position: Position | None = None
         self._lock = asyncio.Lock()  # what was read first is applied first
         self._seen: set[str] | None = None  # while everything is loaded again
+        self._settling: asyncio.Task[None] | None = None
+        self._settles = asyncio.Lock()
         self.refused: dict[str, str] = {}
         self.as_of: float | None = None
         """Unix seconds at which the index last held every change that the store had; None before it first did."""
@@ -84,10 +88,9 @@ class CatalogueFollower:
                     progress(min(len(self._index), total), total)
             for article_id in set(self._index.article_ids()) - self._seen:
                 self._index.remove(article_id)
-            async with self._lock:
-                await asyncio.to_thread(self._index.settle)
         finally:
             self._seen = None
+        await self._settle()
         self._encoder.forget_table()
         self._position, self.as_of, self.behind = position, begun, 0
 
@@ -99,9 +102,17 @@ class CatalogueFollower:
                 if entry is None:
                     self._index.remove(article_id)
             await self._apply([entry for entry in entries if entry is not None])
+            if self._seen is None and self._index.worn() and (self._settling is None or self._settling.done()):
+                self._settling = asyncio.create_task(self._settle())
 
     async def run(self) -> NoReturn:
         """Follow for ever: after what ``load`` found, or from scratch; through failures of the store, too."""
+        try:
+            await self._follow_through_failures()
+        finally:
+            await cancelled(self._settling)
+
+    async def _follow_through_failures(self) -> NoReturn:
         pause = FIRST_PAUSE
         while True:
             try:
@@ -111,7 +122,8 @@ class CatalogueFollower:
                 log.warning("changes of the catalogue were missed: loading it again")
                 self._position = None
             except StoreUnavailable as error:
-                log.warning("the catalogue cannot be followed for the moment: %s", error)
+                if pause > FIRST_PAUSE:  # once alone may be this worker's own delay
+                    log.warning("the catalogue cannot be followed for the moment: %s", error)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             except Exception:
@@ -132,7 +144,28 @@ class CatalogueFollower:
         if not changes.behind:
             self.as_of = begun
 
+    async def _settle(self) -> None:
+        """Make ready for searches what is worn, in a thread, while others search and the catalogue goes on changing."""
+        async with self._settles:
+            for space in self._index.worn():
+                cells, make = None, space.refit()
+                try:
+                    cells = await asyncio.to_thread(make)
+                finally:
+                    space.adopt(cells)
+
     async def _load_page(self, cursor: str) -> str | None:
+        """Where to go on. A store that is slow for once costs no more than that page."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return await self._load_this(cursor)
+            except StoreUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(FIRST_PAUSE)
+
+    async def _load_this(self, cursor: str) -> str | None:
         async with self._lock:
             page = await self._store.page(cursor, self._encoder.bundle_version)
             await self._apply(page.entries)

@@ -33,6 +33,7 @@ class IdSpace:
         self._ids = ids
         self._names = sorted(ids.row_of, key=ids.row_of.__getitem__)
         self._table = Space(ids.embedding, "variations", len(ids.embedding), cells_from)
+        self._table.settle()  # where a bundle is opened, not in the first search
 
     @property
     def place_of(self) -> Mapping[str, int]:

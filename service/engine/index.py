@@ -26,7 +26,7 @@ from service.engine.arrays import NO_ROWS, Float32, Marks, Rows, grown, largest
 from service.engine.cells import Asked
 from service.engine.columns import Columns
 from service.engine.filters import EVERYTHING, Filters
-from service.engine.space import CELLS_FROM, SIZE, Candidates, InvalidVector, Space, check_vectors
+from service.engine.space import CELLS_FROM, COSINE_ROUNDING, SIZE, Candidates, InvalidVector, Space, check_vectors
 
 Kind = Literal["dna", "title"]
 """Which vectors are searched: Fashion DNA, or the titles' embeddings."""
@@ -226,6 +226,10 @@ class ArticleIndex:
         for space in self._spaces():
             space.settle()
 
+    def worn(self) -> list[Space]:
+        """What should have cells, or better ones: ``settle`` makes them, or ``Space.refit`` while all else goes on."""
+        return [space for space in self._spaces() if space.worn]
+
     def _grow(self, capacity: int) -> None:
         self._capacity = -(-capacity // 8) * 8
         for space in self._spaces():
@@ -375,6 +379,14 @@ class ArticleIndex:
     def scores(self, rows: Rows, query: Float32, by: Kind = "dna") -> Float32:
         """Inner products float32 (len(rows)), which do not depend on what else is asked."""
         return self._space(by).scores(rows, query)
+
+    def most_alike(self, query: Float32, k: int, filters: Filters) -> Ranked:
+        """The ``k`` articles in stock that pass ``filters`` with the highest cosine of Fashion DNA with ``query``."""
+        rows = self.allowed_rows(filters)
+        if k < len(rows):
+            cosines = self._dna.cosines(rows, query)
+            rows = rows[cosines >= largest(cosines, k) - COSINE_ROUNDING]
+        return self.ranked(rows, self._dna.exact_cosines(rows, query), k)
 
     def ranked(self, rows: Rows, scores: Float32, k: int, exclude: frozenset[str] = frozenset()) -> Ranked:
         """The best ``k`` of rows, all distinct, with their scores, in answer order; without those of ``exclude``."""

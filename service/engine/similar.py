@@ -6,8 +6,6 @@ says that an article sells. For likeness only the direction counts.
 
 from __future__ import annotations
 
-import numpy as np
-
 from service.engine.arrays import Float32
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex, Ranked
@@ -18,8 +16,4 @@ def similar(index: ArticleIndex, dna: Float32, k: int, filters: Filters = EVERYT
 
     Fewer where fewer pass. The cosine with an article whose DNA is all zero is 0.
     """
-    rows = index.allowed_rows(filters)
-    vectors = index.vectors_of(rows)
-    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(dna)
-    cosines = np.divide(vectors @ dna, lengths, out=np.zeros(len(rows), np.float32), where=lengths > 0)
-    return index.ranked(rows, np.clip(cosines, -1.0, 1.0), k)
+    return index.most_alike(dna, k, filters)

@@ -8,6 +8,7 @@ themselves, and of the best at least 99 in 100 are found.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from model_store import DNA_SIZE
 from model_store.errors import ModisteError
 from service.engine.allowed import Allowed
-from service.engine.arrays import Float32, Rows, grown, inner_products, largest
+from service.engine.arrays import NO_ROWS, Float32, Rows, grown, inner_products, largest
 from service.engine.cells import MARGIN, Asked, Cells
 
 SIZE = DNA_SIZE
@@ -29,6 +30,9 @@ CELLS_FROM = 4_096
 """Rows from which on there are cells: for fewer, plain sums are as quick."""
 _SUMMED = 4_096  # allowed rows that are summed rather than looked for in cells
 _ROUNDING = SIZE * 2.0**-23  # two float32 sums of the same 128 products differ by less than this times both norms
+
+COSINE_ROUNDING = 4 * _ROUNDING
+"""Two cosines of the same vectors differ by less than this, however they were summed."""
 
 
 class InvalidVector(ModisteError):
@@ -68,35 +72,61 @@ class Space:
         self._vectors, self._asked, self._rows, self._cells_from = vectors, asked, rows, cells_from
         self._few = min(_SUMMED, cells_from // 2)
         self._max_norm = 0.0
+        self._lengths: Float32 = np.zeros(len(vectors), np.float32)
         self._cells: Cells | None = None
-        self._measure(vectors[:rows])
+        self._written: list[Rows] | None = None  # while new cells are made
+        self._measure(slice(rows), vectors[:rows])
 
     # Changes
 
     def grow(self, capacity: int) -> None:
         """Make room for ``capacity`` rows."""
         self._vectors = grown(self._vectors, capacity)
+        self._lengths = grown(self._lengths, capacity)
 
     def write(self, rows: Rows, vectors: Float32) -> None:
         """Keep ``vectors`` float32 (len(rows), 128) under ``rows``, all distinct."""
         changed = (rows >= self._rows) | (self._vectors[rows] != vectors).any(axis=1)
         self._rows = max(self._rows, int(rows.max(initial=-1)) + 1)
         self._vectors[rows] = vectors
-        self._measure(vectors)
-        if self._cells is not None and changed.any():
+        self._measure(rows, vectors)
+        if not changed.any():
+            return
+        if self._cells is not None:
             self._cells.write(rows[changed], vectors[changed])
+        if self._written is not None:
+            self._written.append(rows[changed])
 
-    def _measure(self, vectors: Float32) -> None:
-        longest = np.sqrt(np.vecdot(vectors, vectors, dtype=np.float64).max(initial=0.0))
-        self._max_norm = max(self._max_norm, float(longest))
+    def _measure(self, rows: Rows | slice, vectors: Float32) -> None:
+        lengths = np.sqrt(np.vecdot(vectors, vectors, dtype=np.float64))
+        self._lengths[rows] = lengths
+        self._max_norm = max(self._max_norm, float(lengths.max(initial=0.0)))
+
+    @property
+    def worn(self) -> bool:
+        """Whether there should be cells, or better ones."""
+        return self._rows >= self._cells_from and (self._cells is None or self._cells.worn(self._rows))
 
     def settle(self) -> None:
         """Make cells, or better ones, where there should be some: about a second for 190,000 rows.
 
-        A search does so otherwise.
+        The first search does so otherwise, unless they are made already.
         """
-        if self._rows >= self._cells_from and (self._cells is None or self._cells.worn(self._rows)):
+        if self.worn:
             self._cells = Cells(self._vectors[: self._rows], self._asked)
+
+    def refit(self) -> Callable[[], Cells]:
+        """What makes new cells, in any thread, while others search and write here. ``adopt`` then takes them."""
+        vectors, asked, self._written = self._vectors[: self._rows], self._asked, []
+        return lambda: Cells(vectors, asked)
+
+    def adopt(self, cells: Cells | None) -> None:
+        """Search in ``cells`` from now on, which ``refit`` made, or go on as before; what was written since is in."""
+        written, self._written = self._written, None
+        if cells is not None and written is not None:
+            rows = np.unique(np.concatenate([NO_ROWS, *written]))
+            cells.write(rows, self._vectors[rows])
+            self._cells = cells
 
     # What is here
 
@@ -113,6 +143,20 @@ class Space:
         """Inner products float32 (len(rows)), which do not depend on what else is asked."""
         return inner_products(self.of(rows), query)
 
+    def cosines(self, rows: Rows, query: Float32) -> Float32:
+        """Cosines float32 (len(rows)) with ``query``, nearly: sums of many rows are made together. 0 of a zero row."""
+        return self._over_lengths(self._products(rows, query), rows, query)
+
+    def exact_cosines(self, rows: Rows, query: Float32) -> Float32:
+        """``cosines`` which do not depend on what else is asked."""
+        return self._over_lengths(self.scores(rows, query), rows, query)
+
+    def _over_lengths(self, products: Float32, rows: Rows, query: Float32) -> Float32:
+        lengths = self._lengths[rows] * np.float32(np.linalg.norm(query))
+        cosines = np.divide(products, lengths, out=np.zeros(len(rows), np.float32), where=lengths > 0)
+        clipped: Float32 = np.clip(cosines, -1.0, 1.0)
+        return clipped
+
     def rounding(self, query: Float32) -> float:
         """How far float32 inner products of ``query`` with one row, summed in different orders, may lie apart."""
         return _ROUNDING * math.sqrt(float(np.vdot(query, query))) * self._max_norm
@@ -125,7 +169,8 @@ class Space:
 
     def candidates_many(self, queries: Float32, k: int, allowed: Allowed) -> list[Candidates]:
         """``candidates`` for each of ``queries`` float32 (B, 128)."""
-        self.settle()
+        if self._cells is None and self._written is None:
+            self.settle()
         if self._cells is None or allowed.size <= self._few:
             return [self._summed(query, k, allowed) for query in queries]
         found = self._cells.nearest_many(queries, k + MARGIN, allowed)
@@ -141,12 +186,17 @@ class Space:
     def _summed(self, query: Float32, k: int, allowed: Allowed) -> Candidates:
         """The answer by float32 sums over all that is allowed, those within a rounding error of the best k kept."""
         rows = allowed.rows
-        if 2 * len(rows) > self._rows:
-            approximate = (self._vectors[: self._rows] @ query)[rows]
-        else:
-            approximate = self._vectors.take(rows, axis=0) @ query
+        approximate = self._products(rows, query)
         beyond = -math.inf
         if k < len(rows):
             beyond = float(largest(approximate, k))
             rows = rows[approximate >= beyond - 2 * self.rounding(query)]
         return Candidates(rows, self.scores(rows, query), beyond)
+
+    def _products(self, rows: Rows, query: Float32) -> Float32:
+        """Inner products float32 (len(rows)), summed in any order; of most rows without a copy of them."""
+        if 2 * len(rows) > self._rows:
+            products: Float32 = (self._vectors[: self._rows] @ query)[rows]
+        else:
+            products = self._vectors.take(rows, axis=0) @ query
+        return products

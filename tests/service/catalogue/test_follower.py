@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from service.catalogue.records import StockLevel
 from service.catalogue.redis_store import RedisCatalogue
 from service.catalogue.store import Changes
 from service.engine.index import ArticleIndex
+from service.engine.space import Space
 from service.errors import StoreUnavailable
 from service.state.connection import connect
 
@@ -130,6 +132,42 @@ async def test_an_article_that_cannot_be_encoded_is_left_out_named_and_costs_no_
     assert not follower.index.knows("bad")
     assert len(follower.index) == 20
     assert "not a readable picture" in follower.refused["bad"]
+
+
+async def test_cells_are_made_as_the_catalogue_grows_and_no_search_waits_for_them(store, monkeypatch):
+    made = []
+    settle = Space.settle
+    monkeypatch.setattr(Space, "settle", lambda space: (made.append(threading.current_thread()), settle(space)))
+    follower = CatalogueFollower(store, encoder(), ArticleIndex(cells_from=32))
+    query = np.ones(128, np.float32)
+    async with Following(follower) as following:
+        await following.until(lambda: follower.loaded)
+        for count in (40, 100, 200):  # each worn before the next
+            articles = [stored(f"x{number}") for number in range(count)]
+            await store.upsert(articles, encoder().bundle_version, np.random.default_rng(1).normal(size=(count, 128)))
+            await following.until(lambda count=count: len(following.index) == count)
+            assert len(following.index.search(query, 5).article_ids) == 5
+            await following.until(lambda: not following.index.worn())
+    assert made == []
+
+
+async def test_a_store_that_is_slow_for_once_does_not_have_everything_loaded_again(caplog):
+    class Slow(MemoryCatalogue):
+        pages = 0
+
+        async def page(self, cursor, bundle):
+            self.pages += 1
+            if self.pages == 2:
+                raise StoreUnavailable("no answer within 0.5 s", "slow")
+            return await super().page(cursor, bundle)
+
+    store = Slow()
+    await fill(store, [stored(f"x{number}") for number in range(300)])  # two pages
+    follower = follower_of(store)
+    await follower.load()
+    assert len(follower.index) == 300
+    assert store.pages == 3
+    assert not caplog.messages
 
 
 async def test_a_store_that_lost_everything_does_not_empty_the_shop(client):

@@ -193,6 +193,41 @@ def test_cells_are_worn_once_there_are_twice_as_many_rows():
     assert cells.worn(10_000)
 
 
+def test_new_cells_hold_what_was_written_while_they_were_made():
+    data = vectors(16)
+    space, rows = Space(np.zeros((N, 128), np.float32), "mixtures", cells_from=4_096), np.arange(N)
+    space.write(rows[:5_000], data[:5_000])
+    assert space.worn
+    space.settle()
+    assert not space.worn
+    space.write(rows[5_000:12_000], data[5_000:12_000])
+    assert space.worn
+    make = space.refit()
+    data[:2_000] = vectors(17, 2_000)
+    space.write(rows[:2_000], data[:2_000])
+    cells = make()
+    space.write(rows[12_000:], data[12_000:])
+    found = [0, 0]
+    for number, query in enumerate(2 * list(queries(5))):  # while they are made, and afterwards
+        if number == 5:
+            space.adopt(cells)
+            assert not space.worn
+        rows_found = space.candidates(query, K, Allowed.of(np.ones(N, bool))).rows.tolist()
+        found[number // 5] += len(set(best(data, query, np.ones(N, bool), K)).intersection(rows_found))
+    assert min(found) >= 0.99 * 5 * K
+
+
+def test_cells_that_could_not_be_made_leave_the_search_as_it_was():
+    data = vectors(18, 6_000)
+    space, rows = Space(data.copy(), "mixtures", cells_from=4_096), np.arange(6_000)
+    space.write(rows, data)
+    space.refit()
+    query, everything = queries(1)[0], Allowed.of(np.ones(6_000, bool))
+    space.adopt(None)
+    assert space.worn
+    assert set(best(data, query, everything.mask, K)) <= set(space.candidates(query, K, everything).rows.tolist())
+
+
 def test_what_a_float16_cannot_hold_is_found_all_the_same():
     data = vectors(11, 5_000)
     data[77] = 1e8

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from model_store.records import Article
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex
+from service.engine.similar import similar
 from service.engine.space import InvalidVector
 
 from . import shops
@@ -39,6 +40,26 @@ def apply(index: ArticleIndex, shop: Shop, change) -> None:
         assert index.set_stock(article_id, in_stock) is (entry is not None)
         if entry is not None:
             entry.in_stock = in_stock
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(changes, max_size=60), shops.vectors, st.integers(1, 40), shops.filters)
+def test_what_is_alike_is_what_has_the_highest_cosine_after_any_changes(steps, query, k, wanted):
+    index, shop = ArticleIndex(titles=True), Shop()
+    for change in steps:
+        apply(index, shop, change)
+    lengths = {
+        entry.article.article_id: np.linalg.norm(entry.dna) * np.linalg.norm(query) for entry in shop.live.values()
+    }
+    cosines = {
+        entry.article.article_id: float(entry.dna @ query / (lengths[entry.article.article_id] or 1.0))
+        for entry in shop.allowed(wanted)
+    }
+    found = similar(index, query, k, wanted)
+    assert len(found.article_ids) == min(k, len(cosines))
+    np.testing.assert_allclose(found.scores, [cosines[article_id] for article_id in found.article_ids], atol=1e-6)
+    np.testing.assert_allclose(found.scores, sorted(cosines.values(), reverse=True)[:k], atol=1e-6)
+    assert list(found.scores) == sorted(found.scores, reverse=True)
 
 
 @settings(deadline=None, max_examples=150)
