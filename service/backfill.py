@@ -23,10 +23,11 @@ from model_store.errors import InvalidRecord
 from model_store.records import Article, Event, EventType
 from model_store.tables import seconds
 from service.catalogue.encoder import CatalogueEncoder, prepare
+from service.catalogue.held import HeldArticles
 from service.catalogue.records import StockLevel, StoredArticle
 from service.catalogue.store import CatalogueStore
 from service.engine.style import StyleModel
-from service.events import plans_by_replay
+from service.events import held_articles, plans_by_replay
 from service.state.codec import stored_event
 from service.state.customer import SESSION_LENGTH, in_log
 from service.state.store import CustomerStore
@@ -128,6 +129,7 @@ async def _known(
 async def fill_customers(
     data: DataSet,
     customers: CustomerStore,
+    catalogue: CatalogueStore,
     trends: TrendStore,
     model: StyleModel,
     done: Callable[[int], None],
@@ -137,10 +139,10 @@ async def fill_customers(
     ``done`` is told the number of rows. Cancelled, it ends the chunk that is under way first, so that what was stored
     also counts as sold. Raises StoreUnavailable.
     """
-    events = EventTable(data)
+    events, held = EventTable(data), HeldArticles(catalogue)
     added = 0
     for chunk in events.chunks(EVENTS_AT_ONCE):
-        storing = asyncio.ensure_future(_store(customers, trends, model, events.by_customer(chunk.rows)))
+        storing = asyncio.ensure_future(_store(customers, held, trends, model, events.by_customer(chunk.rows)))
         try:
             added += await asyncio.shield(storing)
         except asyncio.CancelledError:
@@ -151,9 +153,14 @@ async def fill_customers(
 
 
 async def _store(
-    customers: CustomerStore, trends: TrendStore, model: StyleModel, by_customer: Mapping[str, tuple[Event, ...]]
+    customers: CustomerStore,
+    held: HeldArticles,
+    trends: TrendStore,
+    model: StyleModel,
+    by_customer: Mapping[str, tuple[Event, ...]],
 ) -> int:
     """Number of purchases and returns that were new."""
+    await held.hold(held_articles(by_customer.values()))
     logs = await customers.read_logs(list(by_customer))
     plans = plans_by_replay(model, list(by_customer.items()), logs)
     appended = await customers.append_many([plan.addition for plan in plans])

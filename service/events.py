@@ -73,13 +73,23 @@ async def nothing_generates(requests: Sequence[GenerationRequest]) -> None:
     """For shops without a language model."""
 
 
+async def nothing_is_deleted(article_ids: Iterable[str]) -> None:
+    """For catalogues that forget nothing."""
+
+
+def held_articles(events: Iterable[Iterable[Event]]) -> set[str]:
+    """The articles that purchases and returns are of."""
+    return {event.article_id for some in events for event in some if in_log(event) and event.article_id is not None}
+
+
 class EventRecorder:
     """Validates and stores events, and keeps every customer's state abreast of their log.
 
     ``clock`` gives Unix seconds. ``known_article`` tells whether an article can be spoken of: live, or deleted but
-    remembered, so that a customer can still return it. Once events are stored, ``on_sales`` learns of each change of
-    what was sold, and ``schedule`` of every customer to whom anything new happened. Where those fail
-    with StoreUnavailable, the events are stored and acknowledged all the same.
+    remembered, so that a customer can still return it; ``hold`` has articles remembered before a history holds them.
+    Once events are stored, ``on_sales`` learns of each change of what was sold, and ``schedule`` of every customer to
+    whom anything new happened. Where those two fail with StoreUnavailable, the events are stored and
+    acknowledged all the same.
     """
 
     def __init__(
@@ -90,9 +100,10 @@ class EventRecorder:
         on_sales: Callable[[Sequence[Sale]], Awaitable[None]],
         event_ids: Callable[[], str] = new_event_id,
         schedule: Callable[[Sequence[GenerationRequest]], Awaitable[None]] = nothing_generates,
+        hold: Callable[[Iterable[str]], Awaitable[None]] = nothing_is_deleted,
     ):
         self._store, self._clock, self._known_article = store, clock, known_article
-        self._on_sales, self._event_ids, self._schedule = on_sales, event_ids, schedule
+        self._on_sales, self._event_ids, self._schedule, self._hold = on_sales, event_ids, schedule, hold
         self._records = Gathered(self._record_many, CUSTOMERS_AT_ONCE)
 
     async def record(self, model: StyleModel, raw: Sequence[Any]) -> EventsAnswer:
@@ -156,6 +167,7 @@ class EventRecorder:
 
     async def _record_round(self, deeds: Sequence[_Deeds]) -> list[int]:
         """``_record_many`` for distinct customers and one model."""
+        await self._hold(held_articles(each.events for each in deeds))
         plans = await self._plans(deeds[0].model, {each.customer_id: each.events for each in deeds})
         appended = dict(
             zip(

@@ -13,11 +13,13 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
+from service.catalogue.held import HeldArticles
 from service.catalogue.store import CatalogueStore
 from service.errors import StoreUnavailable
+from service.events import held_articles
 from service.live import Live, Lives
 from service.replay_board import Progress, ReplayBoard
-from service.state.customer import CustomerLog
+from service.state.customer import CustomerLog, CustomerState
 from service.state.store import CustomerStore
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,10 @@ LOOK = 1.0  # seconds between two looks whether there is something to replay
 TOLD = 0.5  # seconds between two notes of how far it is
 AT_ONCE = 16
 """Customers that are replayed together: few, so that no answer waits for long while their logs are decoded."""
+
+
+def _articles_of(state: CustomerState) -> tuple[str, ...]:
+    return (*state.purchased, *state.returned)
 
 
 class Replays:
@@ -39,12 +45,14 @@ class Replays:
         self,
         customers: CustomerStore,
         catalogue: CatalogueStore,
+        held: HeldArticles,
         board: ReplayBoard,
         lives: Lives,
         share: float,
         look: float = LOOK,
     ):
         self._customers, self._catalogue, self._board, self._lives = customers, catalogue, board, lives
+        self._held = held
         self._share, self._pause = share, look
         self._finished: Live | None = None
 
@@ -105,6 +113,9 @@ class Replays:
             for name, view in zip(names, views, strict=True)
             if view.state is None or not live.style.fits(view.state)
         ]
+        await self._held.hold(
+            article_id for view in views if view.state is not None for article_id in _articles_of(view.state)
+        )
         if stale:
             logs = await self._customers.read_logs(stale)
             await self._store(live, [(name, each) for name, each in zip(stale, logs, strict=True) if each.events])
@@ -112,6 +123,7 @@ class Replays:
         return len(stale)
 
     async def _store(self, live: Live, logs: Sequence[tuple[str, CustomerLog]]) -> None:
+        await self._held.hold(held_articles(each.events for _, each in logs))
         states = await asyncio.to_thread(live.style.replay_later([each.events for _, each in logs]))
         for (name, each), state in zip(logs, states, strict=True):
             await self._customers.put_state(name, state, each.revision)

@@ -117,7 +117,7 @@ def _fill(world: World, folder: Path) -> _Filled:
     with EmbeddedRedis(folder) as server:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             used = runner.run(_used(world, server.url))
-        with serving(world, server.url, workers=1) as (port, launcher):
+        with serving(world.store, server.url, workers=1) as (port, launcher):
             one_by_one(port, [f"/v1/customers/{name}/recommendations" for name in world.customer_ids[:ASKED]])
             (worker,) = workers_of(launcher)
             resident, peak = (memory_of(worker, kind) * 2**20 for kind in ("VmRSS", "VmHWM"))
@@ -129,10 +129,11 @@ async def _used(world: World, url: str) -> _Used:
     try:
         used = {"nothing": await _in_use(client)}
         data, customers = DataSet.open(world.data), RedisStore(client)
-        filled = await fill_catalogue(data, RedisCatalogue(client), CatalogueEncoder(world.bundle), _ignore)
+        catalogue = RedisCatalogue(client)
+        filled = await fill_catalogue(data, catalogue, CatalogueEncoder(world.bundle), _ignore)
         used["articles"] = await _in_use(client)
         model = StyleModel.of_bundle(world.bundle, filled.dna.get)
-        await fill_customers(data, customers, MemoryTrendStore(), model, _ignore)
+        await fill_customers(data, customers, catalogue, MemoryTrendStore(), model, _ignore)
         used["histories"] = await _in_use(client)
         for start in range(0, len(world.customer_ids), _AT_ONCE):
             some = world.customer_ids[start : start + _AT_ONCE]

@@ -82,10 +82,11 @@ async def _backfill(world: World, data: DataSet, url: str) -> list[Result]:
     client = connect(url, timeout=30.0)
     try:
         begun = time.perf_counter()
-        filled = await fill_catalogue(data, RedisCatalogue(client), CatalogueEncoder(world.bundle), _ignore)
+        catalogue = RedisCatalogue(client)
+        filled = await fill_catalogue(data, catalogue, CatalogueEncoder(world.bundle), _ignore)
         between = time.perf_counter()
         model = StyleModel.of_bundle(world.bundle, filled.dna.get)
-        events = await fill_customers(data, RedisStore(client), RedisTrendStore(client), model, _ignore)
+        events = await fill_customers(data, RedisStore(client), catalogue, RedisTrendStore(client), model, _ignore)
         ended = time.perf_counter()
     finally:
         await client.aclose()

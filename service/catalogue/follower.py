@@ -18,7 +18,9 @@ from service.cancelling import cancelled
 from service.catalogue.encoder import CatalogueEncoder
 from service.catalogue.records import CatalogueEntry, Float32, StoredArticle
 from service.catalogue.store import FIRST_PAGE, CatalogueStore, ChangesLost, Position
+from service.engine.cells import Cells
 from service.engine.index import ArticleIndex
+from service.engine.space import Space
 from service.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,6 @@ class CatalogueFollower:
         self._lock = asyncio.Lock()  # what was read first is applied first
         self._seen: set[str] | None = None  # while everything is loaded again
         self._settling: asyncio.Task[None] | None = None
-        self._settles = asyncio.Lock()
         self.refused: dict[str, str] = {}
         self.as_of: float | None = None
         """Unix seconds at which the index last held every change that the store had; None before it first did."""
@@ -86,11 +87,11 @@ class CatalogueFollower:
                 cursor = await self._load_page(cursor)
                 if progress is not None:
                     progress(min(len(self._index), total), total)
-            for article_id in set(self._index.article_ids()) - self._seen:
-                self._index.remove(article_id)
+            for article_id in self._index.known_ids() - self._seen:
+                self._index.forget(article_id)
         finally:
             self._seen = None
-        await self._settle()
+        await self._settled()
         self._encoder.forget_table()
         self._position, self.as_of, self.behind = position, begun, 0
 
@@ -100,10 +101,8 @@ class CatalogueFollower:
             entries = await self._store.read(article_ids, self._encoder.bundle_version)
             for article_id, entry in zip(article_ids, entries, strict=True):
                 if entry is None:
-                    self._index.remove(article_id)
+                    self._index.forget(article_id)
             await self._apply([entry for entry in entries if entry is not None])
-            if self._seen is None and self._index.worn() and (self._settling is None or self._settling.done()):
-                self._settling = asyncio.create_task(self._settle())
 
     async def run(self) -> NoReturn:
         """Follow for ever: after what ``load`` found, or from scratch; through failures of the store, too."""
@@ -144,15 +143,20 @@ class CatalogueFollower:
         if not changes.behind:
             self.as_of = begun
 
-    async def _settle(self) -> None:
-        """Make ready for searches what is worn, in a thread, while others search and the catalogue goes on changing."""
-        async with self._settles:
-            for space in self._index.worn():
-                cells, make = None, space.refit()
-                try:
-                    cells = await asyncio.to_thread(make)
-                finally:
-                    space.adopt(cells)
+    def _settle_soon(self) -> None:
+        """Have made ready for searches what is worn, in a thread; others search and the catalogue changes meanwhile."""
+        if self._settling is None or self._settling.done():
+            worn = [(space, space.refit()) for space in self._index.worn()]
+            if worn:
+                self._settling = asyncio.create_task(_settle(worn))
+
+    async def _settled(self) -> None:
+        """Return once nothing is worn."""
+        while True:
+            self._settle_soon()
+            if self._settling is None or self._settling.done():
+                return
+            await self._settling
 
     async def _load_page(self, cursor: str) -> str | None:
         """Where to go on. A store that is slow for once costs no more than that page."""
@@ -178,8 +182,10 @@ class CatalogueFollower:
             encoded.update(await self._encode([entry for entry in some if entry.dna is None]))
             titles = await self._titles([entry for entry in some if entry.live and entry.article.article_id in encoded])
             self._put(some, encoded, titles)
-            if self._seen is not None:
-                self._seen.update(entry.article.article_id for entry in some if entry.live)
+            if self._seen is None:
+                self._settle_soon()
+            else:
+                self._seen.update(entry.article.article_id for entry in some)
             await asyncio.sleep(0)
 
     def _put(
@@ -234,3 +240,12 @@ class CatalogueFollower:
         usable = [entries[place] for place in encoded.usable]
         await self._store.put_dna(self._encoder.bundle_version, usable, encoded.dna[encoded.usable])
         return {entries[place].article.article_id: encoded.dna[place] for place in encoded.usable}
+
+
+async def _settle(worn: Sequence[tuple[Space, Callable[[], Cells]]]) -> None:
+    for space, make in worn:
+        cells = None
+        try:
+            cells = await asyncio.to_thread(make)
+        finally:
+            space.adopt(cells)

@@ -15,7 +15,7 @@ from service.catalogue.records import (
     pack_dna,
     unpack_dna,
 )
-from service.catalogue.store import FIRST_PAGE, KEPT_CHANGES, Changes, ChangesLost, Page, Position
+from service.catalogue.store import FIRST_PAGE, KEPT_CHANGES, KEPT_UNHELD, Changes, ChangesLost, Page, Position
 
 PAGE_SIZE = 256
 
@@ -23,7 +23,10 @@ PAGE_SIZE = 256
 class MemoryCatalogue:
     """A ``CatalogueStore`` of dictionaries."""
 
-    def __init__(self, kept_changes: int = KEPT_CHANGES):
+    def __init__(self, kept_changes: int = KEPT_CHANGES, kept_unheld: int = KEPT_UNHELD):
+        self._kept_unheld = kept_unheld
+        self._held: set[str] = set()
+        self._unheld: dict[str, None] = {}  # deleted articles that no history holds, the latest last
         self._articles: dict[str, StoredArticle] = {}
         self._graveyard: dict[str, StoredArticle] = {}
         self._stock: dict[str, StockLevel] = {}
@@ -37,6 +40,7 @@ class MemoryCatalogue:
             article_id = stored.article.article_id
             self._articles[article_id] = stored
             self._graveyard.pop(article_id, None)
+            self._unheld.pop(article_id, None)
             self._dna.setdefault(bundle, {})[article_id] = pack_dna(stored.fingerprint, vector)
             await self._announce(article_id)
 
@@ -47,7 +51,22 @@ class MemoryCatalogue:
         self._graveyard[article_id] = stored
         self._stock.pop(article_id, None)
         await self._announce(article_id)
+        if article_id not in self._held:
+            self._unheld[article_id] = None
+        if len(self._unheld) > self._kept_unheld:
+            await self._forget(next(iter(self._unheld)))
         return True
+
+    async def _forget(self, article_id: str) -> None:
+        del self._unheld[article_id], self._graveyard[article_id]
+        for known in self._dna.values():
+            known.pop(article_id, None)
+        await self._announce(article_id)
+
+    async def hold(self, article_ids: Sequence[str]) -> None:
+        self._held.update(article_ids)
+        for article_id in article_ids:
+            self._unheld.pop(article_id, None)
 
     async def set_stock(self, levels: Sequence[StockLevel]) -> list[StockOutcome]:
         return [await self._set_one(level) for level in levels]
@@ -79,7 +98,7 @@ class MemoryCatalogue:
         self._dna.pop(bundle, None)
 
     async def encoded_by(self) -> list[str]:
-        return list(self._dna)
+        return sorted(self._dna)
 
     async def count(self) -> int:
         return len(self._articles)

@@ -12,6 +12,10 @@ KEPT_CHANGES = 100_000
 """Changes that a store keeps at least; who falls further behind loads everything again."""
 
 
+KEPT_UNHELD = 10_000
+"""Deleted articles that no history holds which are remembered all the same: purchases may arrive late."""
+
+
 class Position(NamedTuple):
     """A place in the sequence of changes: the ``number``-th of one ``epoch`` of one ``server``.
 
@@ -70,8 +74,13 @@ class CatalogueStore(Protocol):
     async def delete(self, article_id: str) -> bool:
         """Take an article and its stock out; False where it was not live.
 
-        Record, picture and DNA are remembered, so that histories that hold it can be replayed, under later bundles too.
+        Record, picture and DNA are remembered, so that histories that hold it can be replayed, under later bundles too;
+        of articles that none holds (``hold``), those of the ``KEPT_UNHELD`` latest deletions.
         """
+        ...
+
+    async def hold(self, article_ids: Sequence[str]) -> None:
+        """Remember articles for ever, whether or not they are deleted: a history holds them, or is about to."""
         ...
 
     async def set_stock(self, levels: Sequence[StockLevel]) -> list[StockOutcome]:

@@ -102,7 +102,9 @@ def _name_refused(refused: Mapping[str, Exception]) -> None:
 async def _events(data: DataSet, client: Client, model: StyleModel) -> None:
     start = time.monotonic()
     with open_table(data.folder, EVENTS) as table, _bar("events", table.metadata.num_rows) as done:
-        filled = await fill_customers(data, RedisStore(client), RedisTrendStore(client), model, done)
+        filled = await fill_customers(
+            data, RedisStore(client), RedisCatalogue(client), RedisTrendStore(client), model, done
+        )
     elapsed = max(time.monotonic() - start, 1e-3)
     print(
         f"{filled.read:,} events of {filled.customers:,} customers in {elapsed:.1f} s "

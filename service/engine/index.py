@@ -150,6 +150,10 @@ class ArticleIndex:
         """Every live article, in no particular order."""
         return tuple(self._row_of)
 
+    def known_ids(self) -> set[str]:
+        """Every article that is live or remembered."""
+        return {*self._row_of, *self._remembered}
+
     # Changes
 
     def upsert(self, article: Article, dna: Float32, in_stock: bool, title: Float32 | None = None) -> None:
@@ -208,6 +212,11 @@ class ArticleIndex:
         self._free.append(row)
         self._changed({article_id})
         return True
+
+    def forget(self, article_id: str) -> None:
+        """Know nothing of an article any more, its DNA included."""
+        self.remove(article_id)
+        self._remembered.pop(article_id, None)
 
     def remember_dna(self, article_id: str, dna: Float32) -> None:
         """Know the DNA of an article that is not live, for the histories that hold it."""

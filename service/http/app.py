@@ -15,6 +15,7 @@ from model_store.errors import InvalidConfig
 from model_store.graphs import check_runtime
 from service.breaker import Breaker
 from service.cancelling import cancelled
+from service.catalogue.held import HeldArticles
 from service.catalogue.intake import CatalogueIntake
 from service.catalogue.redis_store import RedisCatalogue
 from service.choice import RedisChoice
@@ -191,6 +192,7 @@ def _parts(
 ) -> Services:
     customers, sales = RedisStore(client), RedisTrendStore(client)
     catalogue = RedisCatalogue(client)
+    held = HeldArticles(catalogue)
     lives = Lives(
         settings.store, catalogue, RedisChoice(client), RedisRollout(client), clock=time.time, on_first=on_ready
     )
@@ -206,12 +208,14 @@ def _parts(
         metrics=metrics,
         customers=customers,
         intake=CatalogueIntake(catalogue, settings.image_root, clock),
-        recorder=EventRecorder(customers, clock, lives.remembers, sales.add, schedule=_schedule(lives, queue)),
+        recorder=EventRecorder(
+            customers, clock, lives.remembers, sales.add, schedule=_schedule(lives, queue), hold=held.hold
+        ),
         recommender=Recommender(customers, trends, intents, breaker, metrics, clock),
         lives=lives,
         trends=trends,
         board=board,
-        replays=Replays(customers, catalogue, board, lives, share) if share else None,
+        replays=Replays(customers, catalogue, held, board, lives, share) if share else None,
         scheduler=scheduler,
         queue=queue,
         limit=None if settings.rate_limit is None else RateLimit(client, settings.rate_limit),

@@ -24,6 +24,7 @@ from service.backfill import EventTable, Filled, fill_catalogue, fill_customers
 from service.catalogue.encoder import CatalogueEncoder
 from service.catalogue.memory_store import MemoryCatalogue
 from service.catalogue.records import StockLevel
+from service.catalogue.store import CatalogueStore
 from service.commands.backfill import redis_url as chosen_url
 from service.engine.style import StyleModel, bundle_stamp
 from service.events import EventRecorder
@@ -129,9 +130,11 @@ class Trend(MemoryTrendStore):
         return {key: count for key, count in self.sold.items() if count}
 
 
-async def fill(shop: DataSet, store: CustomerStore, model: StyleModel, trend: Trend) -> Filled:
+async def fill(
+    shop: DataSet, store: CustomerStore, model: StyleModel, trend: Trend, catalogue: CatalogueStore | None = None
+) -> Filled:
     done: list[int] = []
-    filled = await fill_customers(shop, store, trend, model, done.append)
+    filled = await fill_customers(shop, store, catalogue or MemoryCatalogue(), trend, model, done.append)
     assert sum(done) == filled.read
     return filled
 
@@ -285,6 +288,19 @@ async def test_the_catalogue_is_written_once_with_its_stock(shop: DataSet, bundl
     assert entry is not None
     assert not entry.in_stock, "stock of a later time was overwritten"
     assert set((await store.changes(position, 0)).article_ids) <= set(shop.article_ids)
+
+
+async def test_what_histories_hold_is_remembered_when_it_is_deleted(
+    shop: DataSet, bundle: Bundle, model: StyleModel
+) -> None:
+    catalogue = MemoryCatalogue(kept_unheld=0)
+    await fill_catalogue(shop, catalogue, CatalogueEncoder(bundle), lambda _: None)
+    await fill(shop, MemoryStore(), model, Trend(), catalogue)
+    for article_id in shop.article_ids:
+        await catalogue.delete(article_id)
+    read = await catalogue.read(shop.article_ids, "any")
+    remembered = {article_id for article_id, entry in zip(shop.article_ids, read, strict=True) if entry is not None}
+    assert remembered == {event["article_id"] for event in rows_of_events() if event["type"] in {"purchase", "return"}}
 
 
 async def test_a_deleted_article_comes_back(shop: DataSet, bundle: Bundle) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -289,6 +289,26 @@ async def test_sales_that_cannot_be_told_do_not_undo_what_is_stored(
     recorder = EventRecorder(MemoryStore(), lambda: NOW, lambda _: True, fail)
     assert (await recorder.record(model, [purchase(1)])).accepted == 1
     assert "1 sales were stored, but do not count as trending: down" in caplog.text
+
+
+async def test_articles_are_held_before_a_history_holds_them(model: StyleModel) -> None:
+    store, held, down = MemoryStore(), [], True
+
+    async def hold(article_ids: Iterable[str]) -> None:
+        if down:
+            raise StoreUnavailable("down")
+        held.append(set(article_ids))
+
+    async def ignore(sales: Sequence[Sale]) -> None: ...
+
+    recorder = EventRecorder(store, lambda: NOW, lambda _: True, ignore, hold=hold)
+    events = [purchase(1), purchase(2, type="return"), purchase(3, type="click")]
+    with pytest.raises(StoreUnavailable):
+        await recorder.record(model, events)
+    assert not (await store.read_log("c")).events
+    down = False
+    await recorder.record(model, events)
+    assert held == [{events[0]["article_id"], events[1]["article_id"]}]
 
 
 @pytest.mark.parametrize("kind", ["purchase", "click", "search", "return"])

@@ -23,10 +23,10 @@ async def client(redis_url: str) -> AsyncIterator[Client]:
 @pytest.fixture(params=["memory", "redis", "cluster"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[CatalogueStore]:
     if request.param == "memory":
-        yield MemoryCatalogue(kept_changes=200)
+        yield MemoryCatalogue(kept_changes=200, kept_unheld=30)
         return
     url = request.getfixturevalue("cluster_url" if request.param == "cluster" else "redis_url")
     client = connect(url, timeout=10)
     await client.flushall()  # of all nodes
-    yield RedisCatalogue(client, kept_changes=200)
+    yield RedisCatalogue(client, kept_changes=200, kept_unheld=30)
     await client.aclose()

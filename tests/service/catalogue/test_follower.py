@@ -83,6 +83,24 @@ async def test_every_change_reaches_the_index(store):
         await following.until(lambda: index.in_stock("a002"))
 
 
+async def test_what_the_catalogue_forgets_is_forgotten(store):
+    await fill(store)
+    await fill(store, [stored(f"x{number}") for number in range(31)])
+    await store.hold(["a001"])
+    await store.delete("a001")
+    follower, late = follower_of(store), follower_of(store)
+    await late.load()
+    async with Following(follower) as following:
+        await following.until(lambda: follower.loaded)
+        for number in range(31):  # one more than is remembered
+            await store.delete(f"x{number}")
+        await following.until(lambda: following.index.dna_of("x0") is None and not following.index.knows("x30"))
+        for article_id in ("a001", "x1", "x30"):
+            assert following.index.dna_of(article_id) is not None
+    await late.load()  # as it does where it missed all that
+    assert late.index.known_ids() == follower.index.known_ids()
+
+
 async def test_a_writer_need_not_wait_to_hear_of_its_own_change(store):
     await fill(store)
     follower = follower_of(store)

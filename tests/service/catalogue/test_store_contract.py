@@ -103,6 +103,31 @@ async def test_a_deleted_article_is_remembered_with_dna_and_picture(store):
     assert await store.read_images(["a"]) == [None]
 
 
+async def test_of_deleted_articles_that_nobody_bought_the_latest_are_remembered(store):
+    ids = [f"a{number}" for number in range(33)]
+    await store.upsert([stored(article_id, image=b"i") for article_id in ids], "b1", dna_of(*range(33)))
+    await store.put_dna("b2", await store.read(ids, "b2"), dna_of(*range(33)))
+    await store.hold(["a0"])
+    for article_id in ids[:31]:
+        await store.delete(article_id)
+    await store.hold(["a1"])  # bought after it was deleted
+    position = await store.position()
+    await store.delete("a31")
+    assert all(await store.read(ids, "b1"))  # a2 to a31 are 30
+    await store.upsert([stored("a2", image=b"i")], "b1", dna_of(2))  # it comes back, and goes again
+    await store.delete("a2")
+    await store.delete("a32")
+    entries = dict(zip(ids, await store.read(ids, "b1"), strict=True))
+    assert {article_id for article_id, entry in entries.items() if entry is None} == {"a3"}
+    assert "a3" in (await store.changes(position, 0.1)).article_ids
+    assert (await store.read_images(["a3", "a2"])) == [None, b"i"]
+    assert (await everything(store)).keys() == set(ids) - {"a3"}
+    assert (await read_one(store, "a0", "b2")).dna[0] == 0
+    await store.upsert([stored("a3", image=b"i")], "b3", dna_of(3))
+    assert (await read_one(store, "a3", "b1")).dna is None  # nothing of before is left
+    assert (await read_one(store, "a3", "b2")).dna is None
+
+
 async def test_dna_counts_only_for_the_content_that_it_was_computed_from(store):
     await store.upsert([stored("a", title="One")], "b1", dna_of(1))
     assert (await read_one(store, "a", "b2")).dna is None
@@ -135,6 +160,7 @@ async def test_pages_hold_everything_once_read_to_the_end(store):
 async def test_an_article_that_dies_between_two_pages_is_in_one_of_them(store):
     ids = [f"a{number}" for number in range(600)]
     await store.upsert([stored(article_id) for article_id in ids], "b1", dna_of(*range(600)))
+    await store.hold(ids)
     first = await store.page(FIRST_PAGE, "b1")
     seen = {entry.article.article_id for entry in first.entries}
     for article_id in ids:

@@ -14,7 +14,7 @@ from redis_server import cluster_url
 from service_running import Shop, running, until
 
 from service import replay_board, replays
-from service.catalogue.redis_store import RedisCatalogue
+from service.catalogue.redis_store import HELD, RedisCatalogue
 from service.errors import StoreUnavailable
 from service.replay_board import Progress, ReplayBoard
 from service.settings import Settings
@@ -143,6 +143,19 @@ async def test_what_retired_bundles_made_of_the_catalogue_is_given_back(
     await replayed(shop, "test-3")
     after = await catalogue.encoded_by()
     assert {bundle.partition("@")[0] for bundle in after} == {"test-1", "test-3"}  # test-1 may be activated again
+
+
+async def test_what_histories_hold_is_told_again_where_redis_lost_it(settings: Settings) -> None:
+    async with running(settings.model_copy(update={"replay_share": 0.0})) as shop:
+        await buy(shop)
+        client: Any = shop.services.customers._client
+        held = await client.smembers(HELD)
+        assert {b"a000", b"a007"} < held
+        await client.delete(HELD)
+    async with running(settings, filled=False) as shop:
+        await replayed(shop, "test-1")
+        client = shop.services.customers._client
+        assert await client.smembers(HELD) == held
 
 
 @pytest.mark.parametrize("kind", ["redis", "cluster"])
