@@ -56,7 +56,7 @@ test: $(DEV_STAMP) ## the whole default test suite
 test-slow: $(DEV_STAMP) ## what takes minutes: a fresh environment, the whole quick start, trainings at full size, all faults
 	@$(PYTEST) --no-loadscope-reorder -m "(slow or faults) and not vllm"
 
-test-faults: $(DEV_STAMP) ## many writers at once; workers and Redis killed under load
+test-faults: $(DEV_STAMP) ## many writers at once; workers and Redis killed under load; a catalogue that changes all the time
 	@$(PYTEST) -m faults tests/faults
 
 test-vllm: $(DEV_STAMP) $(VLLM_STAMP) ## the text generators against a real vLLM on the CPU, in an environment of its own

@@ -60,13 +60,13 @@ def measure_generations(world: World, redis_url: str, seconds: float) -> list[Re
     shoppers = rng.sample(world.customer_ids, min(SHOPPERS, len(world.customer_ids)))
     requests = _Requests(rng.choices(shoppers, k=REQUESTS), [article.article_id for article in world.articles], rng)
     results: list[Result] = []
-    with serving(world, redis_url, workers=1) as (port, _):
+    with serving(world.store, redis_url, workers=1) as (port, _):
         results += _compare(port, requests, "nothing generated", {"blended": _BLENDED}, seconds)
         asyncio.run(_write(world, redis_url, shoppers, rng))
         cases = {"blended": _BLENDED, "generated": "strategy=generated", "query": "query=article%20of%20brand%207"}
         results += _compare(port, requests, "generated", cases, seconds)
     for name, fault in _FAULTS.items():
-        with fault() as url, serving(world, redis_url, 1, url) as (port, _):
+        with fault() as url, serving(world.store, redis_url, 1, url) as (port, _):
             results += _compare(port, requests, name, {"blended": _BLENDED}, seconds, clicks=True)
     return results
 

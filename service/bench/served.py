@@ -39,15 +39,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(world: World, redis_url: str, workers: int, llm_url: str = "off") -> Iterator[tuple[int, int]]:
-    """`modiste serve` over the world: (port, process of the launcher), stopped at the end.
+def serving(store: Path, redis_url: str, workers: int, llm_url: str = "off") -> Iterator[tuple[int, int]]:
+    """`modiste serve` over a store of bundles: (port, process of the launcher), stopped at the end.
 
     Without a language model, unless one is named: it would take the processor from what is measured. It speaks to
     programs, since what it tells people contains an article that it asks a worker for, at any moment.
     """
     port = free_port()
     own = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    settings = {"port": port, "workers": workers, "store": world.store, "redis_url": redis_url, "log_level": "warning"}
+    settings = {"port": port, "workers": workers, "store": store, "redis_url": redis_url, "log_level": "warning"}
     settings |= {"llm_url": llm_url, "log_format": "json"}
     environment = own | {variable(name): str(value) for name, value in settings.items()}
     with subprocess.Popen(
@@ -121,7 +121,7 @@ def measure_service(world: World, redis_url: str, workers: int, seconds: float) 
     """GET and POST on ``workers`` workers: most throughput, and latency at half of it; memory at the end."""
     suffix = f"{workers} worker{'s' if workers > 1 else ''}"
     results = []
-    with serving(world, redis_url, workers) as (port, launcher):
+    with serving(world.store, redis_url, workers) as (port, launcher):
         for name, requests, events in (
             ("GET recommendations (style)", recommendation_requests(world), 1),
             ("GET recommendations (blended)", blended_requests(world), 1),

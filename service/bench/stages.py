@@ -32,7 +32,7 @@ def measure_stages(world: World, redis_url: str) -> list[Result]:
     """Style and blended by stage; then an empty endpoint."""
     customers = random.Random(6).sample(world.customer_ids, min(CUSTOMERS, len(world.customer_ids)))
     results: list[Result] = []
-    with serving(world, redis_url, workers=1) as (port, _):
+    with serving(world.store, redis_url, workers=1) as (port, _):
         for strategy in ("style", "blended"):
             paths = [f"/v1/customers/{customer}/recommendations?strategy={strategy}" for customer in customers]
             one_by_one(port, paths)  # until all is warm
