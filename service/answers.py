@@ -5,7 +5,7 @@ Schemas: ``service.http.schemas``; a test holds real answers against them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,13 +19,14 @@ from service.engine.arrays import NO_ROWS
 from service.engine.filters import Filters
 from service.engine.index import ArticleIndex, Ranked
 from service.engine.mixup import MixupList
-from service.engine.ranking import RankedArticle, Taste
+from service.engine.ranking import Taste
 from service.engine.similar import similar
 from service.engine.trending import TrendSnapshot
 from service.errors import GenerationUnavailable, UnknownArticle
 from service.generation.records import StoredGeneration
 from service.intents import Found
 from service.live import Live
+from service.rankings import Ranking
 
 _BONUSES = rank_bonus(MIXUP_LENGTH).tolist()
 
@@ -53,19 +54,25 @@ def found_articles(live: Live, query: str, n: int, filters: Filters) -> bytes:
     return _list_of({"query": query, "bundle": live.version}, _scored(live.index, found))
 
 
-def recommendations(head: dict[str, Any], index: ArticleIndex, articles: Sequence[tuple[RankedArticle, Any]]) -> bytes:
-    """The JSON (``Recommendations``) of ranked articles, each with its explanation or None, behind ``head``."""
-    entries = [
-        b'%b,"score":%a,"sources":%b%b}'
-        % (
-            _open_json(index, each.article_id),
-            each.score,
-            orjson.dumps(each.sources),
-            b"" if explanation is None else b',"explain":' + orjson.dumps(explanation),
-        )
-        for each, explanation in articles
-    ]
+def recommendations(head: dict[str, Any], ranking: Ranking, explained: Sequence[dict[str, Any]] | None) -> bytes:
+    """The JSON (``Recommendations``) of a ranking behind ``head``; where they are ``explained``, with that of each."""
+    articles = ranking.articles
+    columns = zip(ranking.open_jsons, articles.scores, _sources(articles.ranks), strict=True)
+    entries = [b'%b,"score":%a,"sources":{%b}' % entry for entry in columns]
+    if explained is not None:
+        entries = [b'%b,"explain":%b' % (e, orjson.dumps(why)) for e, why in zip(entries, explained, strict=True)]
     return _list_of(head, entries)
+
+
+def _sources(ranks: Mapping[str, Sequence[int]]) -> list[bytes]:
+    """The inside of each article's JSON object ``sources``; a rank of 0 is none."""
+    parts = [
+        [b'"%b":%d' % (source, rank) if rank else b"" for rank in of_each]
+        for source, of_each in ((name.encode(), of_each) for name, of_each in ranks.items())
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return [b",".join(filter(None, of_one)) for of_one in zip(*parts, strict=True)]
 
 
 def explain_generation(found: Found) -> dict[str, Any] | None:
@@ -118,17 +125,12 @@ class ScoreExplanations:
 
 def _scored(index: ArticleIndex, found: Ranked) -> list[bytes]:
     return [
-        b'%b,"score":%a}' % (_open_json(index, article_id), score)
-        for article_id, score in zip(found.article_ids, found.scores.tolist(), strict=True)
+        b'%b,"score":%a' % (open_json, score)
+        for open_json, score in zip(index.open_jsons(found.rows), found.scores.tolist(), strict=True)
     ]
 
 
 def _list_of(head: dict[str, Any], articles: Sequence[bytes]) -> bytes:
-    return orjson.dumps(head)[:-1] + b',"articles":[' + b",".join(articles) + b"]}"
-
-
-def _open_json(index: ArticleIndex, article_id: str) -> bytes:
-    """The article's own JSON without its last brace, for what this answer adds to it."""
-    article = index.article_json(article_id)
-    assert article is not None
-    return article[:-1]
+    """``articles``: each without its last brace."""
+    closed = b"},".join(articles) + b"}" if articles else b""
+    return orjson.dumps(head)[:-1] + b',"articles":[' + closed + b"]}"

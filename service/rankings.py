@@ -18,7 +18,7 @@ from service.engine.arrays import Float32
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex
 from service.engine.mixup import Intent
-from service.engine.ranking import Asked, RankedArticle, Strategy, Taste
+from service.engine.ranking import Asked, RankedArticles, Strategy, Taste
 from service.engine.trending import TrendSnapshot
 from service.live import Live
 from service.state.customer import CustomerState, CustomerView
@@ -78,10 +78,12 @@ class Informed(NamedTuple):
 class Ranking(NamedTuple):
     """An answer's articles, best first, and what they were ranked by.
 
-    ``styled`` and ``ranked``: when the style was known, and the ranking, of all who shared the work (``perf_counter``).
+    ``open_jsons``: what the index shows of each article at that moment (``ArticleIndex.open_jsons``). ``styled`` and
+    ``ranked``: when the style was known, and the ranking, of all who shared the work (``perf_counter``).
     """
 
-    articles: list[RankedArticle]
+    articles: RankedArticles
+    open_jsons: list[bytes]
     taste: Taste
     filters: Filters
     styled: float
@@ -115,7 +117,8 @@ def _rank(live: Live, informed: Sequence[Informed]) -> list[Ranking]:
     ranked = live.ranker.rank_many(live.index, asked)
     now = time.perf_counter()
     return [
-        Ranking(articles, each.taste, each.filters, styled, now) for articles, each in zip(ranked, asked, strict=True)
+        Ranking(articles, live.index.open_jsons(articles.rows), each.taste, each.filters, styled, now)
+        for articles, each in zip(ranked, asked, strict=True)
     ]
 
 

@@ -222,8 +222,8 @@ def _answer(
     }
     if explanations is not None:
         head["explain"] = _explain(known, explanations.taste, found)
-    explained = [None if explanations is None else explanations.of(each.article_id) for each in ranking.articles]
-    return answers.recommendations(head, live.index, list(zip(ranking.articles, explained, strict=True)))
+    explained = None if explanations is None else [explanations.of(each) for each in ranking.articles.article_ids]
+    return answers.recommendations(head, ranking, explained)
 
 
 def _explain(known: Known, taste: Taste, found: Found) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Literal, NamedTuple
 
@@ -79,7 +79,7 @@ class ArticleIndex:
         self.marks = Marks(_MIN_CAPACITY)
         self._row_of: dict[str, int] = {}
         self._ids: list[str] = []  # by row
-        self._json: list[bytes] = []
+        self._open_json: list[bytes] = []
         self._free: list[int] = []  # rows that no article has
         self._capacity = _MIN_CAPACITY
         self._dna = _space("mixtures", cells_from)
@@ -123,7 +123,7 @@ class ArticleIndex:
     def title_of(self, article_id: str) -> str | None:
         """The title of a live article."""
         row = self._row_of.get(article_id)
-        return None if row is None else str(orjson.loads(self._json[row])["title"])
+        return None if row is None else str(orjson.loads(self._open_json[row] + b"}")["title"])
 
     def title_vectors_of(self, article_ids: Sequence[str]) -> Float32:
         """Title embeddings float32 (N, 128) of live articles."""
@@ -132,7 +132,11 @@ class ArticleIndex:
     def article_json(self, article_id: str) -> bytes | None:
         """The article's public fields as one JSON object, or None where it is not live."""
         row = self._row_of.get(article_id)
-        return None if row is None else self._json[row]
+        return None if row is None else self._open_json[row] + b"}"
+
+    def open_jsons(self, rows: Rows) -> list[bytes]:
+        """``article_json`` of live articles without its last brace, for what an answer adds to it."""
+        return [self._open_json[row] for row in rows.tolist()]
 
     def created_since(self, time: int) -> list[str]:
         """Articles in stock that were created at ``time`` (Unix seconds) or later."""
@@ -182,7 +186,7 @@ class ArticleIndex:
         chosen = [articles[place] for place in places]
         rows = np.array([self._row_for(article.article_id) for article in chosen], np.int64)
         for row, article in zip(rows, chosen, strict=True):
-            self._json[row] = public_json(article)
+            self._open_json[row] = public_json(article)[:-1]
         self._places[rows] = [self._place_of.get(article.article_id, -1) for article in chosen]
         self._dna.write(rows, vectors[places])
         if self._titles is not None and texts is not None:
@@ -208,7 +212,7 @@ class ArticleIndex:
             return False
         self._remembered[article_id] = self._dna.one(row)
         self._allowed.set_stock(np.array([row]), np.array([False]))
-        self._json[row] = b""
+        self._open_json[row] = b""
         self._free.append(row)
         self._changed({article_id})
         return True
@@ -264,7 +268,7 @@ class ArticleIndex:
             if row == self._capacity:
                 self._grow(self._capacity + self._capacity // 4)
             self._ids.append(article_id)
-            self._json.append(b"")
+            self._open_json.append(b"")
         self._row_of[article_id] = row
         self._remembered.pop(article_id, None)
         return row
@@ -303,17 +307,18 @@ class ArticleIndex:
 
         Those of the same filter are looked for together, but for those who want more than twice as much as others.
         """
-        together: defaultdict[tuple[Filters, int], dict[int, int]] = defaultdict(dict)
+        by_filter: defaultdict[Filters, dict[int, int]] = defaultdict(dict)
         for place, each in enumerate(sought):
             if each.k < 1:
                 raise ValueError(f"k must be at least 1, not {each.k}")
-            most = each.k + self._hidden(each.filters)
-            together[each.filters.wide, most.bit_length()][place] = most
+            by_filter[each.filters.wide][place] = each.k + self._hidden(each.filters)
         found: dict[int, Candidates] = {}
-        for (filters, _), wanted in together.items():
-            queries = check_vectors(np.stack([sought[place].vector for place in wanted]), "query vector")
-            candidates = self._space(by).candidates_many(queries, max(wanted.values()), self._allowed.of(filters))
-            found.update(zip(wanted, candidates, strict=True))
+        for filters, wanted in by_filter.items():
+            for together in _alike(wanted):
+                queries = check_vectors(np.stack([sought[place].vector for place in together]), "query vector")
+                most = wanted[together[-1]]
+                candidates = self._space(by).candidates_many(queries, most, self._allowed.of(filters))
+                found.update(zip(together, candidates, strict=True))
         return [found[place] for place in range(len(sought))]
 
     def _hidden(self, filters: Filters) -> int:
@@ -414,6 +419,18 @@ class ArticleIndex:
             kept = [place for place, article_id in enumerate(ids) if article_id not in exclude][:k]
             return Ranked(tuple([ids[place] for place in kept]), scores[kept], rows[kept])
         return Ranked(tuple(ids[:k]), scores[:k], rows[:k])
+
+
+def _alike(wanted: Mapping[int, int]) -> Iterator[list[int]]:
+    """The keys of ``wanted`` in groups, whose values differ by no more than a factor of two; the least first."""
+    group: list[int] = []
+    for place in sorted(wanted, key=wanted.__getitem__):
+        if group and wanted[place] > 2 * wanted[group[0]]:
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group
 
 
 def _space(asked: Asked, cells_from: int) -> Space:

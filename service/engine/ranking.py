@@ -58,11 +58,31 @@ fitted for them beside f·d, which they do not have."""
 
 
 class RankedArticle(NamedTuple):
-    """One answer. ``sources``: its 1-based rank in each source list that proposed it."""
+    """One article of a ranking. ``sources``: its 1-based rank in each source list that proposed it."""
 
     article_id: str
     score: float
     sources: dict[str, int]
+
+
+class RankedArticles(NamedTuple):
+    """k articles, the best first, column by column.
+
+    ``ranks``: by source list the 1-based rank of each article (k) there, 0 where that did not propose it. ``rows`` as
+    in ``Ranked``.
+    """
+
+    article_ids: Sequence[str]
+    scores: Sequence[float]
+    ranks: Mapping[str, Sequence[int]]
+    rows: Rows
+
+    def articles(self) -> list[RankedArticle]:
+        """The same article by article."""
+        return [
+            RankedArticle(article_id, score, {source: of[place] for source, of in self.ranks.items() if of[place]})
+            for place, (article_id, score) in enumerate(zip(self.article_ids, self.scores, strict=True))
+        ]
 
 
 _NOT_GENERATED = MixupList(NO_ROWS, NO_ROWS, NO_ROWS)
@@ -124,9 +144,9 @@ class Ranker:
 
         Purchased articles stay out by ``filters.exclude``, which holds for every list here. Raises InvalidVector.
         """
-        return self.rank_many(index, [Asked(taste, n, strategy, trending, filters, intent)])[0]
+        return self.rank_many(index, [Asked(taste, n, strategy, trending, filters, intent)])[0].articles()
 
-    def rank_many(self, index: ArticleIndex, asked: Sequence[Asked]) -> list[list[RankedArticle]]:
+    def rank_many(self, index: ArticleIndex, asked: Sequence[Asked]) -> list[RankedArticles]:
         """``rank`` for many, in the order given. They are searched for together, which costs less than one by one."""
         fusions = [self._fusion(each) for each in asked]
         sought = [
@@ -163,13 +183,13 @@ class Ranker:
         counts = self._blend.generated > 0 and asked.strategy in {"blended", "generated"}
         return self.mixup(index, asked.intent, asked.filters).rows if counts and asked.intent is not None else NO_ROWS
 
-    def _fused(self, index: ArticleIndex, asked: Asked, fusion: _Fusion, found: Candidates) -> list[RankedArticle]:
+    def _fused(self, index: ArticleIndex, asked: Asked, fusion: _Fusion, found: Candidates) -> RankedArticles:
         """By f·query and bonuses, over all that is in stock, of which the nearest were ``found``."""
         n, filters, query, blend = asked.n, asked.filters, fusion.query, fusion.blend
         rows_listed = self._counted(index, asked)
         nearest = index.ranked(found.rows, found.scores, n, filters.exclude)
         if not blend.trend and not len(rows_listed):
-            return _answers(nearest, {fusion.source: range(1, len(nearest.rows) + 1)})
+            return _columns(nearest, {fusion.source: range(1, len(nearest.rows) + 1)})
         trend = self._trend(index, asked.trending)
         contenders = Contenders(NO_ROWS, float(nearest.scores[-1]) if len(nearest.rows) == n else -math.inf)
         if blend.trend:
@@ -178,24 +198,24 @@ class Ranker:
         rows = united(found.rows, contenders.rows, listed.rows)
         scores = index.scores(rows, query) + np.float32(blend.trend) * trend.bonuses(rows)
         ranked, generated = _with_generated(index, asked, listed, rows, scores, blend.generated)
-        return _answers(
+        return _columns(
             ranked,
             {
                 fusion.source: _ranks_in(nearest.rows, ranked.rows),
-                "trending": trend.ranks(ranked.rows, filters) if blend.trend else [0] * n,
+                "trending": trend.ranks(ranked.rows, filters) if blend.trend else [0] * len(ranked.rows),
                 "generated": generated,
             },
         )
 
-    def _listed(self, index: ArticleIndex, asked: Asked) -> list[RankedArticle]:
+    def _listed(self, index: ArticleIndex, asked: Asked) -> RankedArticles:
         """What was generated, or what trends: lists that are there before anything is searched for."""
         if asked.strategy == "generated" and asked.intent is not None:
             listed = self.mixup(index, asked.intent, asked.filters).rows[: asked.n]
             ranked = Ranked(tuple(index.ids_of(listed)), rank_bonus(len(listed)), listed)
-            return _answers(ranked, {"generated": range(1, len(listed) + 1)})
+            return _columns(ranked, {"generated": range(1, len(listed) + 1)})
         return self._trending(index, asked)
 
-    def _trending(self, index: ArticleIndex, asked: Asked) -> list[RankedArticle]:
+    def _trending(self, index: ArticleIndex, asked: Asked) -> RankedArticles:
         n, filters, style = asked.n, asked.filters, asked.taste.style
         trend = self._trend(index, asked.trending)
         rows_listed = self._counted(index, asked)
@@ -204,19 +224,13 @@ class Ranker:
         best_seller = float(trend.scores[0]) if len(trend.scores) else 1.0
         weight = _COLD_GENERATED * best_seller
         ranked, generated = _with_generated(index, asked, listed, rows, trend.bonuses(rows), weight)
-        answers = _answers(ranked, {"trending": trend.ranks(ranked.rows, filters), "generated": generated})
-        if len(answers) == n:
-            return answers
+        leading = _columns(ranked, {"trending": trend.ranks(ranked.rows, filters), "generated": generated})
+        if len(ranked.rows) == n:
+            return leading
         # All that trends or was generated is in the answer now, so the n nearest hold enough others.
-        shown = set(ranked.article_ids)
         nearest = index.search(np.zeros(DNA_SIZE, np.float32) if style is None else style, n, filters)
-        source = "catalogue" if style is None else "style"
-        fill = [
-            RankedArticle(article_id, 0.0, {source: rank})
-            for rank, article_id in enumerate(nearest.article_ids, 1)
-            if article_id not in shown
-        ]
-        return answers + fill[: n - len(answers)]
+        others = np.flatnonzero(~np.isin(nearest.rows, ranked.rows))[: n - len(ranked.rows)]
+        return _followed_by(leading, nearest, others, "catalogue" if style is None else "style")
 
     def _trend(self, index: ArticleIndex, snapshot: TrendSnapshot) -> TrendRows:
         """The snapshot as it stands in the index at this moment."""
@@ -273,10 +287,16 @@ def _ranks_in(listed: Rows, rows: Rows) -> list[int]:
     return [rank_of.get(row, 0) for row in rows.tolist()]
 
 
-def _answers(ranked: Ranked, ranks: Mapping[str, Sequence[int]]) -> list[RankedArticle]:
-    """``ranks``: per source the rank of each answer, 0 where that source did not propose it."""
-    by_source = ranks.items()
-    return [
-        RankedArticle(article_id, score, {source: of_each[place] for source, of_each in by_source if of_each[place]})
-        for place, (article_id, score) in enumerate(zip(ranked.article_ids, ranked.scores.tolist(), strict=True))
-    ]
+def _columns(ranked: Ranked, ranks: Mapping[str, Sequence[int]]) -> RankedArticles:
+    return RankedArticles(ranked.article_ids, ranked.scores.tolist(), ranks, ranked.rows)
+
+
+def _followed_by(leading: RankedArticles, nearest: Ranked, others: NDArray[np.int64], source: str) -> RankedArticles:
+    """``leading``, and after it what stands at the places ``others`` of ``nearest``, with a score of 0."""
+    behind, none = len(others), [0] * len(leading.article_ids)
+    return RankedArticles(
+        [*leading.article_ids, *(nearest.article_ids[place] for place in others.tolist())],
+        [*leading.scores, *[0.0] * behind],
+        {name: [*of, *[0] * behind] for name, of in leading.ranks.items()} | {source: [*none, *(others + 1).tolist()]},
+        np.concatenate([leading.rows, nearest.rows[others]]),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from service.errors import StoreUnavailable, UnknownArticle
 from service.intents import Intents
 from service.live import Live, open_live
 from service.metrics import Metrics
-from service.rankings import Wish
+from service.rankings import Informed, Ranking, Wish, rank_together
 from service.recommend import Recommender
 from service.state.customer import Addition
 from service.state.memory_store import MemoryStore
@@ -206,3 +207,21 @@ async def test_similar_is_by_direction_not_by_length(world: World) -> None:
 async def test_nothing_is_similar_to_an_unknown_article(world: World) -> None:
     with pytest.raises(UnknownArticle, match="'none' is not in the catalogue"):
         similar_articles(world.live, "none", 5, Filters())
+
+
+async def test_what_is_deleted_between_ranking_and_answer_disturbs_neither(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await world.ask("nobody", n=5)
+
+    def ranked_and_deleted(informed: Sequence[Informed]) -> list[Ranking]:
+        rankings = rank_together(informed)
+        for article_id in world.live.index.article_ids():
+            world.live.index.remove(article_id)
+        return rankings
+
+    monkeypatch.setattr("service.recommend.rank_together", ranked_and_deleted)
+    answer = await World(world.live).ask("nobody", n=5)
+    assert len(answer["articles"]) == 5
+    assert answer == before
+    assert (await world.ask("nobody"))["articles"] == []
