@@ -2,7 +2,8 @@
 
 Requests that arrive together are worked off one after the other in one turn of the event loop. What each of them would
 ask for, or compute, by itself is gathered until the end of that turn, and done at once: the more there is to do, the
-less each costs. Nobody waits for others to come.
+less each costs. Nobody waits for others to come. But who comes while a call is under way waits for its end, if that is
+near: so the busier a worker is, the more share a call.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ MOST_ASKED = 64
 """Keys of one call to somebody else."""
 MOST_DONE = 16
 """Keys that are worked off at once: more gain little, and everybody waits for the last."""
+HELD = 0.005
+"""Seconds for which a call that is under way holds back the next."""
 
 
 class _Turn(ABC, Generic[Key, Value]):
@@ -51,18 +54,42 @@ class _Turn(ABC, Generic[Key, Value]):
 class Gathered(_Turn[Key, Value]):
     """Asks ``many`` for the values of several keys, in their order, on behalf of all who ask for ``one``.
 
-    A call begins after all who share it have asked, so nobody gets a value that is older than their question.
+    A call begins after all who share it have asked, so nobody gets a value that is older than their question. ``held``
+    seconds after a call began, the next no longer waits for its end.
     """
 
-    def __init__(self, many: Callable[[Sequence[Key]], Awaitable[Sequence[Value]]], most: int = MOST_ASKED):
+    def __init__(
+        self,
+        many: Callable[[Sequence[Key]], Awaitable[Sequence[Value]]],
+        most: int = MOST_ASKED,
+        held: float = HELD,
+    ):
         super().__init__(most)
-        self._many = many
+        self._many, self._held = many, held
         self._calls: set[asyncio.Task[None]] = set()
+        self._young: set[asyncio.Task[None]] = set()  # those that hold back the next
+
+    def _go(self) -> None:
+        if not self._young:
+            super()._go()
 
     def _begin(self, asked: _Waiting[Key, Value]) -> None:
         call = asyncio.create_task(self._call(asked))
         self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
+        self._young.add(call)
+        aging = asyncio.get_running_loop().call_later(self._held, self._let_go, call)
+
+        def ended(call: asyncio.Task[None]) -> None:
+            aging.cancel()
+            self._calls.discard(call)
+            self._let_go(call)
+
+        call.add_done_callback(ended)
+
+    def _let_go(self, call: asyncio.Task[None]) -> None:
+        self._young.discard(call)
+        if self._asked:
+            self._go()
 
     async def _call(self, asked: _Waiting[Key, Value]) -> None:
         waiting = _still(asked)

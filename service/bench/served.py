@@ -42,13 +42,14 @@ def free_port() -> int:
 def serving(store: Path, redis_url: str, workers: int, llm_url: str = "off") -> Iterator[tuple[int, int]]:
     """`modiste serve` over a store of bundles: (port, process of the launcher), stopped at the end.
 
-    Without a language model, unless one is named: it would take the processor from what is measured. It speaks to
-    programs, since what it tells people contains an article that it asks a worker for, at any moment.
+    Without a language model, unless one is named, and nobody replays in the background: both would take the processor
+    from what is measured. It speaks to programs, since what it tells people contains an article that it asks a worker
+    for, at any moment.
     """
     port = free_port()
     own = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     settings = {"port": port, "workers": workers, "store": store, "redis_url": redis_url, "log_level": "warning"}
-    settings |= {"llm_url": llm_url, "log_format": "json"}
+    settings |= {"llm_url": llm_url, "log_format": "json", "replay_share": 0}
     environment = own | {variable(name): str(value) for name, value in settings.items()}
     with subprocess.Popen(
         [sys.executable, "-m", "modiste", "serve"], env=environment, stdout=subprocess.DEVNULL

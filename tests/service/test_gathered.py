@@ -40,14 +40,47 @@ async def test_who_asks_in_the_same_turn_shares_a_call_and_gets_their_own_answer
 async def test_who_asks_while_a_call_is_under_way_is_not_answered_by_it() -> None:
     many = Doubling()
     many.go_on.clear()
-    gathered = Gathered(many)
+    gathered = Gathered(many, held=60.0)
     first = asyncio.create_task(gathered.one(1))
     await many.called.wait()
-    second = asyncio.create_task(gathered.one(1))
+    others = [asyncio.create_task(gathered.one(key)) for key in (1, 2)]
     await asyncio.sleep(0.01)
-    assert many.calls == [[1], [1]]
+    others.append(asyncio.create_task(gathered.one(3)))
+    await asyncio.sleep(0.01)
+    assert many.calls == [[1]]
     many.go_on.set()
-    assert await first == await second == 2
+    assert await asyncio.gather(first, *others) == [2, 2, 4, 6]
+    assert many.calls == [[1], [1, 2, 3]]
+
+
+async def test_a_call_that_takes_long_holds_nobody_back() -> None:
+    many = Doubling()
+    many.go_on.clear()
+    gathered = Gathered(many, held=0.01)
+    tasks = []
+    for number in (1, 2, 3):
+        many.called.clear()
+        tasks.append(asyncio.create_task(gathered.one(number)))
+        async with asyncio.timeout(10):
+            await many.called.wait()
+        assert many.calls == [[each] for each in range(1, number + 1)]
+    many.go_on.set()
+    assert await asyncio.gather(*tasks) == [2, 4, 6]
+
+
+async def test_who_waits_for_a_call_that_fails_has_one_of_their_own() -> None:
+    many = Doubling(OSError("down"))
+    many.go_on.clear()
+    gathered = Gathered(many, held=60.0)
+    first = asyncio.create_task(gathered.one(1))
+    await many.called.wait()
+    second = asyncio.create_task(gathered.one(2))
+    await asyncio.sleep(0)
+    many.go_on.set()
+    with pytest.raises(OSError, match="down"):
+        await first
+    many.failure = None
+    assert await second == 4
 
 
 async def test_a_failure_reaches_all_who_shared_the_call_and_nobody_else() -> None:
