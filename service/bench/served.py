@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import random
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import orjson
 
 from model_store.errors import ModisteError
@@ -25,9 +28,10 @@ from service.lifeline import is_alive
 from service.settings import PREFIX, variable
 
 REQUESTS = 4_000  # different ones, sent in turn
-START_LIMIT = 120.0  # seconds
+START_LIMIT = 300.0  # seconds
 CONNECTIONS = 16
-_SINGLE_EVENT = "POST of one purchase"
+_STYLE, _SINGLE_EVENT = "GET recommendations (style)", "POST of one purchase"
+PLAIN = "plain stack: GET recommendations (style), 1 process"
 
 
 def free_port() -> int:
@@ -118,15 +122,23 @@ def purchase_requests(world: World, per_call: int, seed: int = 4) -> tuple[str, 
     return tuple(post("/v1/events", body) for body in bodies)
 
 
+def mixed_requests(world: World, seed: int = 7) -> tuple[str, ...]:
+    """Four GETs to one POST of a purchase, in random order."""
+    rng = random.Random(seed)
+    gets, posts = recommendation_requests(world, seed), purchase_requests(world, 1, seed)
+    return tuple(buy if rng.random() < 0.2 else look for look, buy in zip(gets, posts, strict=True))
+
+
 def measure_service(world: World, redis_url: str, workers: int, seconds: float) -> list[Result]:
-    """GET and POST on ``workers`` workers: most throughput, and latency at half of it; memory at the end."""
+    """GET, POST and both on ``workers`` workers: most throughput, and latency at half of it; memory at the end."""
     suffix = f"{workers} worker{'s' if workers > 1 else ''}"
     results = []
     with serving(world.store, redis_url, workers) as (port, launcher):
         for name, requests, events in (
-            ("GET recommendations (style)", recommendation_requests(world), 1),
+            (_STYLE, recommendation_requests(world), 1),
             ("GET recommendations (blended)", blended_requests(world), 1),
             (_SINGLE_EVENT, purchase_requests(world, 1), 1),
+            ("80 GETs (style) to 20 POSTs of one purchase", mixed_requests(world), 1),
             ("POST of 50 purchases, events", purchase_requests(world, 50), 50),
         ):
             results += load(f"{name}, {suffix}", port, requests, events, seconds)
@@ -139,6 +151,33 @@ def measure_empty(seconds: float) -> list[Result]:
     """The yardstick for HTTP: FastAPI that answers a constant of the same size."""
     with serving_nothing() as port:
         return load("yardstick: empty FastAPI endpoint", port, (get("/v1/customers/a/recommendations"),), 1, seconds)
+
+
+def measure_plain(world: World, redis_url: str, seconds: float) -> list[Result]:
+    """The baseline: the plain stack (``loadtests.plain_stack``); nothing where that is not installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("loadtests", "torch", "onnx")):
+        return []
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="modiste-plain-") as folder:
+        dna = Path(folder) / "dna.npy"
+        np.save(dna, world.dna)
+        arguments = (str(world.bundle.folder), str(world.data), str(dna), redis_url)
+        with process_at(port, "/readyz", "loadtests.plain_stack", *arguments):
+            return load(PLAIN, port, recommendation_requests(world), 1, seconds)
+
+
+def ratios(results: Sequence[Result]) -> list[Result]:
+    """How many times as much as the plain stack's throughput each other GET of style has; nothing without that."""
+    plain = next((result.value for result in results if result.name == PLAIN), None)
+    return (
+        []
+        if not plain
+        else [
+            Result(f"{result.name}, plain stack = 1", result.value / plain, "×")
+            for result in results
+            if result.name.startswith(_STYLE) and not result.name.endswith("half load")
+        ]
+    )
 
 
 def load(name: str, port: int, requests: tuple[str, ...], events: int, seconds: float) -> list[Result]:

@@ -22,7 +22,7 @@ from model_store.bundle import load_articles
 from model_store.dataset import DataSet
 from model_store.generation import load_ids, load_titles
 from model_store.prompts import UnparseableGeneration, parse_response
-from service.bench import broken_models, generations, memory, parts, search, stages
+from service.bench import broken_models, generations, memory, parts, search, served, stages
 from service.bench.generations import measure_generations
 from service.bench.load import Load, Measured, get, measure, measure_in_turns, post, together
 from service.bench.results import Result, table, write_json
@@ -111,7 +111,28 @@ def test_the_stages_of_a_request_add_up_to_what_the_client_sees(generating_world
         whole, *parts_of_it = [value for name, value in results.items() if f"({strategy})" in name]
         assert len(parts_of_it) == (7 if strategy == "blended" else 6)
         assert sum(parts_of_it) == pytest.approx(whole)
-    assert list(results)[-1] == "floor of HTTP: an empty FastAPI endpoint, one by one"
+    floors = [name.partition(":")[0] for name in results if name.startswith("floor of")]
+    assert floors == [f"floor of {stage}" for stage in ("Redis", "LSTM step", "search", "JSON", "HTTP")]
+
+
+def test_throughputs_are_told_in_ratios_to_the_plain_stack() -> None:
+    style = "GET recommendations (style)"
+    results = [
+        Result(name, value, "/s")
+        for name, value in (
+            (f"{style}, 1 worker", 500.0),
+            (served.PLAIN, 50.0),
+            (f"{served.PLAIN}, at half load", 25.0),
+            (f"{style}, 1 worker, at half load", 250.0),
+            (f"{style}, 2 workers", 900.0),
+            ("POST of one purchase, 1 worker", 300.0),
+        )
+    ]
+    assert {result.name: result.value for result in served.ratios(results)} == {
+        f"{style}, 1 worker, plain stack = 1": 10.0,
+        f"{style}, 2 workers, plain stack = 1": 18.0,
+    }
+    assert served.ratios(results[:1]) == []
 
 
 def test_several_turns_count_as_one() -> None:

@@ -1,0 +1,47 @@
+"""loadtests.plain_stack: the baseline recommends what the service recommends, so that their speeds can be compared."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httpx
+from bundles import make_bundle
+from redis.asyncio import Redis
+from redis_server import redis_url
+from service_running import Clock, ids, running
+
+from loadtests.plain_stack import PlainStack, create_app
+from model_store.dataset import DataSet
+from service.bench import parts
+from service.bench.world import make_world
+from service.settings import Settings
+
+__all__ = ["redis_url"]
+
+NOW = 1_790_000_000
+
+
+async def test_the_plain_stack_recommends_the_same_articles(tmp_path: Path, redis_url: str) -> None:
+    world = make_world(make_bundle(tmp_path / "live"), tmp_path / "world", articles=300, customers=40, now=NOW)
+    await asyncio.to_thread(parts.measure_backfill, world, redis_url)
+    data = DataSet.open(world.data)
+    known = sorted(set(data.purchases().customer_ids))
+    clock = Clock(NOW + 86_400)
+    async with Redis.from_url(redis_url) as redis:
+        stack = PlainStack(world.bundle, data, world.dna, redis, clock)
+        transport = httpx.ASGITransport(create_app(stack))
+        async with (
+            httpx.AsyncClient(transport=transport, base_url="http://plain") as plain,
+            running(Settings(store=world.store, redis_url=redis_url), filled=False, clock=clock) as shop,
+        ):
+            for customer in known:
+                path = f"/v1/customers/{customer}/recommendations"
+                answer = (await plain.get(path)).json()
+                expected = await shop.recommend(customer, strategy="style")
+                assert ids(answer) == ids(expected)
+                for ours, theirs in zip(answer["articles"], expected["articles"], strict=True):
+                    assert ours.pop("explain") is None
+                    assert abs(ours.pop("score") - theirs.pop("score")) < 1e-3
+                    assert ours == theirs
+            assert len((await plain.get("/v1/customers/nobody/recommendations")).json()["articles"]) == 20
