@@ -7,7 +7,6 @@ is replayed from the log.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
 from collections import Counter, defaultdict
@@ -120,8 +119,8 @@ class EventRecorder:
             (events if isinstance(checked, Event) else rejected).append(checked)  # type: ignore[arg-type]
         accepted = 0
         by_customer = iter(_by_customer(events).items())
-        while some := list(islice(by_customer, CUSTOMERS_AT_ONCE)):
-            for new in await asyncio.gather(*(self._records.one(_Deeds(model, *each)) for each in some)):
+        while some := [_Deeds(model, *each) for each in islice(by_customer, CUSTOMERS_AT_ONCE)]:
+            for new in await self._records.several(some):
                 if isinstance(new, StoreUnavailable):
                     raise new
                 accepted += new

@@ -34,12 +34,20 @@ class _Turn(ABC, Generic[Key, Value]):
 
     async def one(self, key: Key) -> Value:
         """The value of ``key``. Raises what the shared call does."""
+        return await self._ask(key)
+
+    async def several(self, keys: Sequence[Key]) -> list[Value]:
+        """The values of ``keys``, in their order. Raises what the shared call does."""
+        asked = [self._ask(key) for key in keys]
+        return [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
+
+    def _ask(self, key: Key) -> asyncio.Future[Value]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Value] = loop.create_future()
         if not self._asked:
             loop.call_soon(self._go)
         self._asked.append((key, future))
-        return await future
+        return future
 
     def _go(self) -> None:
         asked, self._asked = self._asked, []
