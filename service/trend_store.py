@@ -1,8 +1,10 @@
 """Sales per UTC day, shared by all workers, and the trend that follows from them.
 
-    modiste:{trend}:<day>      HASH   article id → sales less returns of that day (Unix time // 86,400)
-    modiste:{trend}:days       ZSET   days that sold anything, scored by themselves
-    modiste:{trend}:versions   HASH   day → number of times that it was written, so that only what changed is read again
+    modiste:{trend}:<day>          HASH   article id → sales less returns of that day (Unix time // 86,400)
+    modiste:{trend}:<day>:changes  ZSET   article id → the day's version that changed it last; "" → the version before
+                                          all of these. Of the latest days only; expires
+    modiste:{trend}:days           ZSET   days that sold anything, scored by themselves
+    modiste:{trend}:versions       HASH   day → number of times that it was written, so that only what changed is read
 
 Counts are for ranking, not for accounts: a sale whose acknowledgement was lost in a crash may be missing.
 """
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service.cancelling import cancelled
-from service.engine.trending import DAY, NO_TREND, TrendSnapshot, TrendWindow, snapshot_of, trend_window
+from service.engine.trending import DAY, NO_TREND, TrendSnapshot, TrendWindow, WindowTotals, trend_window
 from service.errors import StoreUnavailable
 from service.events import Sale
 from service.state.connection import Client, translated_errors
@@ -38,14 +40,38 @@ DAYS, VERSIONS = PREFIX + "days", PREFIX + "versions"
 WRITE_COUNTS = 1_000
 """Counts that one script is given at once, so that none keeps other clients of Redis waiting for long."""
 
+LATEST_DAYS = 9
+"""Days, back from the latest that sold anything, of which a store tells what changed: as many as a window can touch."""
+_CHANGES_KEPT = 2 * DAY  # seconds
+
 _ADD = Script("""
-local counts, days, versions, day, sold = KEYS[1], KEYS[2], KEYS[3], ARGV[1], false
-for i = 2, #ARGV, 2 do
+local counts, days, versions, changes, day, latest, kept = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1], ARGV[2], ARGV[3]
+local version, sold = redis.call('HINCRBY', versions, day, 1), false
+local newest = tonumber(redis.call('ZREVRANGE', days, 0, 0)[1] or day)
+if tonumber(day) > newest - latest then
+  redis.call('ZADD', changes, 'NX', version - 1, '')
+  for i = 4, #ARGV, 2 do redis.call('ZADD', changes, version, ARGV[i]) end
+  redis.call('EXPIRE', changes, kept)
+else
+  redis.call('DEL', changes)
+end
+for i = 4, #ARGV, 2 do
   if redis.call('HINCRBY', counts, ARGV[i], ARGV[i + 1]) == 0 then redis.call('HDEL', counts, ARGV[i]) end
   sold = sold or tonumber(ARGV[i + 1]) > 0
 end
-redis.call('HINCRBY', versions, day, 1)
 if sold then redis.call('ZADD', days, day, day) end
+""")
+
+_CHANGES = Script("""
+local counts, changes, since = KEYS[1], KEYS[2], tonumber(ARGV[1])
+local first = redis.call('ZSCORE', changes, '')
+if not first or tonumber(first) > since then return false end
+local answer = {}
+for _, article_id in ipairs(redis.call('ZRANGEBYSCORE', changes, '(' .. ARGV[1], '+inf')) do
+  answer[#answer + 1] = article_id
+  answer[#answer + 1] = redis.call('HGET', counts, article_id) or '0'
+end
+return answer
 """)
 
 
@@ -68,6 +94,13 @@ class TrendStore(Protocol):
         """Sales less returns per article of one day; what nets to 0 is left out."""
         ...
 
+    async def changes(self, day: int, since: int) -> dict[str, int] | None:
+        """Sales less returns of those articles whose sales of one day changed after its version ``since``, or more.
+
+        None where nobody remembers which these are.
+        """
+        ...
+
 
 class MemoryTrendStore:
     """A ``TrendStore`` of dictionaries."""
@@ -75,13 +108,15 @@ class MemoryTrendStore:
     def __init__(self) -> None:
         self._days: defaultdict[int, Counter[str]] = defaultdict(Counter)
         self._versions: Counter[int] = Counter()
+        self._changed: defaultdict[int, dict[str, int]] = defaultdict(dict)  # day → article → version
         self._sold: set[int] = set()
 
     async def add(self, sales: Sequence[Sale]) -> None:
         for day, counts in _by_day(sales).items():
+            self._versions[day] += 1
             for article_id, count in counts.items():
                 self._days[day][article_id] += count
-            self._versions[day] += 1
+                self._changed[day][article_id] = self._versions[day]
             if any(count > 0 for count in counts.values()):
                 self._sold.add(day)
 
@@ -94,6 +129,10 @@ class MemoryTrendStore:
     async def sales(self, day: int) -> dict[str, int]:
         return {article_id: count for article_id, count in self._days[day].items() if count}
 
+    async def changes(self, day: int, since: int) -> dict[str, int] | None:
+        changed = self._changed[day].items()
+        return {article_id: self._days[day][article_id] for article_id, version in changed if version > since}
+
 
 class RedisTrendStore:
     """A ``TrendStore`` in Redis (6.2 or newer), Valkey, or a cluster of either."""
@@ -105,9 +144,13 @@ class RedisTrendStore:
         for day, counts in _by_day(sales).items():
             pairs = list(counts.items())
             for start in range(0, len(pairs), WRITE_COUNTS):
-                arguments = (day, *(part for pair in pairs[start : start + WRITE_COUNTS] for part in pair))
+                written = (part for pair in pairs[start : start + WRITE_COUNTS] for part in pair)
+                keys, arguments = (
+                    (_day(day), DAYS, VERSIONS, _changes(day)),
+                    (day, LATEST_DAYS, _CHANGES_KEPT, *written),
+                )
                 with translated_errors():
-                    await _ADD.run(self._client, (f"{PREFIX}{day}", DAYS, VERSIONS), arguments)
+                    await _ADD.run(self._client, keys, arguments)
 
     async def newest_day(self, until: int) -> int | None:
         with translated_errors():
@@ -123,13 +166,28 @@ class RedisTrendStore:
 
     async def sales(self, day: int) -> dict[str, int]:
         with translated_errors():
-            found = await self._commands.hgetall(f"{PREFIX}{day}")
+            found = await self._commands.hgetall(_day(day))
         return {article_id.decode(): int(count) for article_id, count in found.items()}
+
+    async def changes(self, day: int, since: int) -> dict[str, int] | None:
+        with translated_errors():
+            found = await _CHANGES.run(self._client, (_day(day), _changes(day)), (since,))
+        if found is None:
+            return None
+        return {name.decode(): int(count) for name, count in zip(found[::2], found[1::2], strict=True)}
 
     @property
     def _commands(self) -> Any:
         """The client, whose methods redis-py types as both synchronous and not."""
         return self._client
+
+
+def _day(day: int) -> str:
+    return f"{PREFIX}{day}"
+
+
+def _changes(day: int) -> str:
+    return f"{PREFIX}{day}:changes"
 
 
 def _by_day(sales: Sequence[Sale]) -> dict[int, dict[str, int]]:
@@ -141,9 +199,10 @@ def _by_day(sales: Sequence[Sale]) -> dict[int, dict[str, int]]:
 
 @dataclass(frozen=True)
 class _Known:
-    """A trend, and the versions of the days that it was made from."""
+    """A trend, the versions of the days that it was made from, and what makes it anew when some of that changes."""
 
     versions: tuple[int, ...]
+    totals: WindowTotals
     snapshot: TrendSnapshot
 
 
@@ -157,7 +216,8 @@ class Trends:
     def __init__(self, store: TrendStore, clock: Callable[[], int], monotonic: Callable[[], float]):
         self._store, self._clock, self._monotonic = store, clock, monotonic
         self._known: OrderedDict[TrendWindow, _Known] = OrderedDict()
-        self._days: OrderedDict[int, tuple[int, Mapping[str, int]]] = OrderedDict()
+        self._days: OrderedDict[int, tuple[int, dict[str, int]]] = OrderedDict()
+        self._reading = asyncio.Lock()  # days and totals, which one reading takes from where the last one left them
         self._present = NO_TREND
         self._read_at: float | None = None
         self._failed = False
@@ -205,29 +265,54 @@ class Trends:
         self._read_at = self._monotonic()
 
     async def _trend(self, at: int) -> TrendSnapshot:
-        window = trend_window(at, await self._store.newest_day(at // DAY), self._clock())
-        days = [day for day, _ in window.days]
-        versions = await self._store.versions(days)
-        known = self._known.get(window)
-        if known is None or known.versions != versions:
-            counts = {day: await self._sales(day, version) for day, version in zip(days, versions, strict=True)}
-            known = _Known(versions, await asyncio.to_thread(_sorted_snapshot, window, counts))
-        _keep(self._known, window, known, KEPT_TRENDS)
-        return known.snapshot
+        async with self._reading:
+            window = trend_window(at, await self._store.newest_day(at // DAY), self._clock())
+            days = [day for day, _ in window.days]
+            versions = await self._store.versions(days)
+            known = self._known.get(window)
+            if known is None or known.versions != versions:
+                known = await self._renewed(window, known, dict(zip(days, versions, strict=True)))
+            _keep(self._known, window, known, KEPT_TRENDS)
+            return known.snapshot
 
-    async def _sales(self, day: int, version: int) -> Mapping[str, int]:
+    async def _renewed(self, window: TrendWindow, known: _Known | None, versions: Mapping[int, int]) -> _Known:
+        """The trend by those versions of the days; made from what is ``known``, where it can be told what changed."""
+        before = {} if known is None else dict(zip(versions, known.versions, strict=True))
+        changed: set[str] | None = set()
+        for day, version in versions.items():
+            of_day = await self._catch_up(day, version, before.get(day))
+            changed = None if changed is None or of_day is None else changed | of_day
+        counts = {day: self._days[day][1] for day in versions}
+        totals, snapshot = await asyncio.to_thread(
+            _trend, window, counts, None if known is None else known.totals, changed
+        )
+        return _Known(tuple(versions.values()), totals, snapshot)
+
+    async def _catch_up(self, day: int, version: int, since: int | None) -> set[str] | None:
+        """Know a day's sales; which of them changed after its version ``since``, None where any may have."""
         known = self._days.get(day)
-        if known is None or known[0] != version:
-            known = (version, await self._store.sales(day))
-        _keep(self._days, day, known, 2 * KEPT_TRENDS)
-        return known[1]
+        if known is not None and known[0] == version and since in {version, None}:
+            _keep(self._days, day, known, 2 * KEPT_TRENDS)
+            return set()
+        changes = None
+        if known is not None:
+            changes = await self._store.changes(day, known[0] if since is None else min(since, known[0]))
+        sales = await self._store.sales(day) if known is None or changes is None else known[1] | changes
+        _keep(self._days, day, (version, sales), 2 * KEPT_TRENDS)
+        return None if changes is None else set(changes)
 
 
-def _sorted_snapshot(window: TrendWindow, counts: Mapping[int, Mapping[str, int]]) -> TrendSnapshot:
-    """With its order made already, so that no answer has to wait for that."""
-    snapshot = snapshot_of(window, counts)
+def _trend(
+    window: TrendWindow, counts: Mapping[int, Mapping[str, int]], totals: WindowTotals | None, changed: set[str] | None
+) -> tuple[WindowTotals, TrendSnapshot]:
+    """The trend, with its order made already, so that no answer has to wait for that."""
+    if totals is None or changed is None:
+        totals = WindowTotals(window, counts)
+    else:
+        totals.update(changed, counts)
+    snapshot = totals.snapshot()
     assert len(snapshot.scores) == len(snapshot.places)
-    return snapshot
+    return totals, snapshot
 
 
 def _keep(kept: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:

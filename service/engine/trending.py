@@ -9,7 +9,8 @@ sold anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -70,7 +71,7 @@ class TrendSnapshot:
     @cached_property
     def article_ids(self) -> tuple[str, ...]:
         """The best seller first; equal sales in order of article id."""
-        return tuple(sorted(self.sales, key=lambda article_id: (-self.sales[article_id], article_id)))
+        return tuple(sorted(sorted(self.sales), key=self.sales.__getitem__, reverse=True))
 
     @cached_property
     def places(self) -> Mapping[str, int]:
@@ -86,10 +87,48 @@ class TrendSnapshot:
 NO_TREND = TrendSnapshot({})
 
 
+class WindowTotals:
+    """The sales of one window, kept in order, so that another trend costs little more than what changed since the last.
+
+    ``days``: day number → article → sales less returns.
+    """
+
+    def __init__(self, window: TrendWindow, days: Mapping[int, Mapping[str, int]]):
+        self._window = window
+        self._names = sorted({article_id for day, _ in window.days for article_id in days.get(day, ())})
+        self._totals = np.array([self._total(article_id, days) for article_id in self._names], np.float64)
+
+    def update(self, changed: Iterable[str], days: Mapping[int, Mapping[str, int]]) -> None:
+        """Take in what ``days`` hold of the articles that ``changed``."""
+        changed = sorted(changed)
+        places = [bisect_left(self._names, article_id) for article_id in changed]
+        new = [
+            (place, article_id)
+            for place, article_id in zip(places, changed, strict=True)
+            if place == len(self._names) or self._names[place] != article_id
+        ]
+        if new:
+            self._totals = np.insert(self._totals, [place for place, _ in new], 0.0)
+            self._names += [article_id for _, article_id in new]
+            self._names.sort()  # two sorted runs: little more than a copy
+            places = [bisect_left(self._names, article_id) for article_id in changed]
+        self._totals[places] = [self._total(article_id, days) for article_id in changed]
+
+    def snapshot(self) -> TrendSnapshot:
+        """The trend as it stands. What nets to 0 or less is out."""
+        sold = np.flatnonzero(self._totals > 0)
+        best_first = sold[np.argsort(-self._totals[sold], kind="stable")]
+        article_ids = tuple([self._names[place] for place in best_first.tolist()])
+        snapshot = TrendSnapshot(
+            dict(zip(article_ids, self._totals[best_first].tolist(), strict=True)), self._window.since
+        )
+        snapshot.__dict__["article_ids"] = article_ids  # the cached property: they are in order already
+        return snapshot
+
+    def _total(self, article_id: str, days: Mapping[int, Mapping[str, int]]) -> float:
+        return sum([weight * days[day].get(article_id, 0) for day, weight in self._window.days if day in days])
+
+
 def snapshot_of(window: TrendWindow, days: Mapping[int, Mapping[str, int]]) -> TrendSnapshot:
     """The window's sales out of ``days`` (day number → article → sales less returns). What nets to 0 or less is out."""
-    sales: dict[str, float] = {}
-    for day, weight in window.days:
-        for article_id, count in days.get(day, {}).items():
-            sales[article_id] = sales.get(article_id, 0.0) + weight * count
-    return TrendSnapshot({article_id: count for article_id, count in sales.items() if count > 0}, window.since)
+    return WindowTotals(window, days).snapshot()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 
+import numpy as np
 import pytest
 from redis_server import cluster_url, redis_url, running_server
 
@@ -73,6 +75,80 @@ async def test_a_days_version_changes_with_its_sales_alone(store):
 async def test_many_counts_of_one_day_all_arrive(store):
     await store.add([sold(f"a{i}", 5) for i in range(3_000)])
     assert len(await store.sales(5)) == 3_000
+
+
+async def test_a_store_tells_what_of_a_late_day_changed(store):
+    await store.add([sold("a", TODAY), sold("b", TODAY, 2)])
+    (version,) = await store.versions([TODAY])
+    assert await store.changes(TODAY, version) == {}
+    await store.add([sold("b", TODAY, -2), sold("é {x}", TODAY, 3)])
+    await store.add([sold("c", TODAY - 1)])
+    assert await store.changes(TODAY, version) == {"b": 0, "é {x}": 3}
+    assert await store.changes(TODAY, version + 1) == {}
+
+
+async def test_redis_says_so_where_it_does_not_remember_what_changed(redis_url):
+    client = connect(redis_url, timeout=10)
+    await client.flushall()
+    store = RedisTrendStore(client)
+    await store.add([sold("a", TODAY), sold("a", TODAY - 8), sold("a", TODAY - 9)])
+    assert await store.changes(TODAY - 1, 0) is None  # it never sold
+    assert await store.changes(TODAY - 8, 1) == {}
+    assert await store.changes(TODAY - 9, 1) is None  # too old
+    await store.add([sold("b", TODAY + 1)])
+    await store.add([sold("b", TODAY - 8)])  # too old by now
+    assert await store.changes(TODAY - 8, 1) is None
+    assert 0 < await client.ttl(f"modiste:{{trend}}:{TODAY}:changes") <= 2 * DAY
+    await client.delete(f"modiste:{{trend}}:{TODAY}:changes")  # as if it had expired
+    await store.add([sold("b", TODAY)])
+    assert await store.changes(TODAY, 0) is None
+    assert await store.changes(TODAY, 1) == {"b": 1}
+    await client.aclose()
+
+
+async def test_who_reads_what_changed_sees_what_who_reads_everything_sees(store):
+    rng = random.Random(4)
+    time = Time()
+    trends = time.trends(store)
+    moments = [None, NOW - 12 * 3600, NOW - 3 * DAY, NOW - 60 * DAY]
+    for _ in range(40):
+        days = [TODAY - rng.choice([0, 0, 0, 1, 2, 5, 7, 8, 60, 63]) for _ in range(rng.randrange(4))]
+        await store.add([sold(f"a{rng.randrange(30)}", day, rng.choice([1, 1, 2, -1])) for day in days])
+        time.pass_by(1.0)
+        at = rng.choice(moments)
+        seen, expected = await trends.snapshot(at), await time.trends(store).snapshot(at)
+        assert seen.sales == expected.sales
+        assert seen.article_ids == expected.article_ids
+        np.testing.assert_array_equal(seen.scores, expected.scores)
+
+
+class Losing(MemoryTrendStore):
+    """Is away for some days' sales."""
+
+    def __init__(self):
+        super().__init__()
+        self.away: set[int] = set()
+
+    async def changes(self, day, since):
+        if day in self.away:
+            raise StoreUnavailable("away")
+        return await super().changes(day, since)
+
+
+async def test_what_was_read_before_the_store_went_away_is_not_lost():
+    store, time = Losing(), Time()
+    trends = time.trends(store)
+    await store.add([sold("a", TODAY), sold("b", TODAY - 1)])
+    await trends.snapshot()
+    await store.add([sold("a", TODAY), sold("b", TODAY - 1), sold("c", TODAY - 1)])
+    store.away = {TODAY}  # read after yesterday
+    time.pass_by(1.0)
+    assert (await trends.snapshot()).sales == {"a": 1.0, "b": 1.0}
+    store.away = set()
+    time.pass_by(1.0)
+    await trends.snapshot()  # reads behind the answer's back
+    await asyncio.sleep(0.1)
+    assert (await trends.snapshot()).sales == {"a": 2.0, "b": 2.0, "c": 1.0}
 
 
 async def test_todays_sales_trend_and_last_weeks_have_gone(store):

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.trending import DAY, TrendSnapshot, TrendWindow, snapshot_of, trend_window
+from service.engine.trending import DAY, TrendSnapshot, TrendWindow, WindowTotals, snapshot_of, trend_window
 
 TODAY = 20_000
 
@@ -56,3 +56,22 @@ def test_scores_are_those_of_training():
     snapshot = TrendSnapshot({"x": 1.0, "y": 7.0})
     assert snapshot.article_ids == ("y", "x")
     np.testing.assert_allclose(snapshot.scores, np.log([8.0, 2.0]), rtol=1e-6)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdefg"), st.integers(0, 2), st.integers(-2, 3)), max_size=30))
+def test_totals_that_follow_what_changed_are_those_made_anew(changes):
+    window = TrendWindow(((0, 0.25), (1, 1.0), (2, 1.0)))
+    days: dict[int, dict[str, int]] = {0: {"d": 2}, 1: {"b": 1}}
+    totals = WindowTotals(window, days)
+    for article_id, day, count in changes:
+        days.setdefault(day, {})[article_id] = count
+        totals.update({article_id}, days)
+    sales = {
+        name: total
+        for name in "abcdefg"
+        if (total := sum(weight * days.get(day, {}).get(name, 0) for day, weight in window.days)) > 0
+    }
+    snapshot = totals.snapshot()
+    assert snapshot.sales == sales
+    assert snapshot.article_ids == TrendSnapshot(sales).article_ids
+    assert snapshot.article_ids == tuple(sorted(sales, key=lambda name: (-sales[name], name)))
