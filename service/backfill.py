@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from service.catalogue.records import StockLevel, StoredArticle
 from service.catalogue.store import CatalogueStore
 from service.engine.style import StyleModel
 from service.events import held_articles, plans_by_replay
+from service.heap import uncollected
 from service.state.codec import stored_event
 from service.state.customer import SESSION_LENGTH, in_log
 from service.state.store import CustomerStore
@@ -42,6 +44,7 @@ Rows = NDArray[np.int64]
 ARTICLES_AT_ONCE = 500
 EVENTS_AT_ONCE = 32_768
 """Events of one chunk; more only where one customer alone has more."""
+CHUNKS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -136,19 +139,41 @@ async def fill_customers(
 ) -> Filled:
     """Store all histories and sessions, with the states that ``model`` derives from them, and count what was sold.
 
-    ``done`` is told the number of rows. Cancelled, it ends the chunk that is under way first, so that what was stored
-    also counts as sold. Raises StoreUnavailable.
+    While the store is busy with one chunk, the next is made ready. ``done`` is told the number of rows. Cancelled, it
+    ends the chunks that are under way first, so that what was stored also counts as sold. Raises StoreUnavailable.
     """
-    events, held = EventTable(data), HeldArticles(catalogue)
+    with uncollected():
+        return await _fill(EventTable(data), customers, HeldArticles(catalogue), trends, model, done)
+
+
+async def _fill(
+    events: EventTable,
+    customers: CustomerStore,
+    held: HeldArticles,
+    trends: TrendStore,
+    model: StyleModel,
+    done: Callable[[int], None],
+) -> Filled:
+    under_way: deque[tuple[Chunk, asyncio.Future[int]]] = deque()
     added = 0
-    for chunk in events.chunks(EVENTS_AT_ONCE):
-        storing = asyncio.ensure_future(_store(customers, held, trends, model, events.by_customer(chunk.rows)))
-        try:
-            added += await asyncio.shield(storing)
-        except asyncio.CancelledError:
-            await storing
-            raise
+
+    async def oldest_stored() -> int:
+        chunk, storing = under_way[0]
+        new = await asyncio.shield(storing)
+        under_way.popleft()
         done(chunk.read)
+        return new
+
+    try:
+        for chunk in events.chunks(EVENTS_AT_ONCE):
+            storing = asyncio.ensure_future(_store(customers, held, trends, model, events.by_customer(chunk.rows)))
+            under_way.append((chunk, storing))
+            if len(under_way) == CHUNKS_AT_ONCE:
+                added += await oldest_stored()
+        while under_way:
+            added += await oldest_stored()
+    finally:
+        await asyncio.gather(*(storing for _, storing in under_way), return_exceptions=True)
     return Filled(events.read, added, events.customers)
 
 

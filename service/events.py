@@ -234,10 +234,10 @@ class Plan:
     def sales(self, done: Appended) -> list[Sale]:
         """What the addition changed in what was sold, given what of it was new."""
         added = [event for event, new in zip(self.addition.events, done.added, strict=True) if new and in_log(event)]
-        if self.before is None:  # no returns: a step took it
+        known = () if self.before is None else self.before.events
+        if not any(event.type is EventType.RETURN for event in (*known, *added)):
             return [Sale(event.article_id or "", event.timestamp, 1) for event in added]
-        kept_before = _kept(self.before.events)
-        kept_after = _kept([*self.before.events, *added])
+        kept_before, kept_after = _kept(known), _kept([*known, *added])
         came = [
             Sale(kept_after[key].article_id, kept_after[key].timestamp, 1) for key in kept_after.keys() - kept_before
         ]

@@ -14,9 +14,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from redis.asyncio import Redis
 
 from service.cancelling import cancelled
 from service.engine.trending import DAY, NO_TREND, TrendSnapshot, TrendWindow, WindowTotals, trend_window
@@ -141,15 +143,12 @@ class RedisTrendStore:
         self._client = client
 
     async def add(self, sales: Sequence[Sale]) -> None:
-        for day, counts in _by_day(sales).items():
-            pairs = list(counts.items())
-            for start in range(0, len(pairs), WRITE_COUNTS):
-                written = (part for pair in pairs[start : start + WRITE_COUNTS] for part in pair)
-                keys, arguments = (
-                    (_day(day), DAYS, VERSIONS, _changes(day)),
-                    (day, LATEST_DAYS, _CHANGES_KEPT, *written),
-                )
-                with translated_errors():
+        calls = list(_additions(sales))
+        with translated_errors():
+            if len(calls) > 1 and isinstance(self._client, Redis):
+                await _ADD.run_many(self._client, calls)
+            else:
+                for keys, arguments in calls:
                     await _ADD.run(self._client, keys, arguments)
 
     async def newest_day(self, until: int) -> int | None:
@@ -188,6 +187,15 @@ def _day(day: int) -> str:
 
 def _changes(day: int) -> str:
     return f"{PREFIX}{day}:changes"
+
+
+def _additions(sales: Sequence[Sale]) -> Iterator[tuple[tuple[str, ...], tuple[Any, ...]]]:
+    """Keys and arguments of each call of the script that counts ``sales``."""
+    for day, counts in _by_day(sales).items():
+        pairs = list(counts.items())
+        for start in range(0, len(pairs), WRITE_COUNTS):
+            written = (part for pair in pairs[start : start + WRITE_COUNTS] for part in pair)
+            yield (_day(day), DAYS, VERSIONS, _changes(day)), (day, LATEST_DAYS, _CHANGES_KEPT, *written)
 
 
 def _by_day(sales: Sequence[Sale]) -> dict[int, dict[str, int]]:

@@ -170,6 +170,15 @@ class Script:
         except NoScriptError:
             return await call("EVAL", self.text, len(keys), *keys, *arguments)
 
+    async def run_many(self, client: Redis, calls: Iterable[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
+        """The answers to many (keys, arguments), in their order, by one round trip; not to a cluster."""
+        async with client.pipeline(transaction=False) as pipeline:
+            call: Any = pipeline.execute_command
+            call("SCRIPT LOAD", self.text)
+            for keys, arguments in calls:
+                call("EVALSHA", self.sha, len(keys), *keys, *arguments)
+            return (await pipeline.execute())[1:]
+
 
 _APPEND, _PUT_STATE, _PUT_GENERATION = Script(APPEND), Script(PUT_STATE), Script(PUT_GENERATION)
 
@@ -254,15 +263,10 @@ class RedisStore:
     async def _append_some(self, additions: Sequence[Addition]) -> list[Appended]:
         if not isinstance(self._client, Redis):  # redis-py's pipelines for clusters refuse scripts
             return await _each(self.append, additions)
+        calls = ((customer_keys(addition.customer_id)[:3], self._arguments(addition)) for addition in additions)
         with translated_errors():
-            async with self._client.pipeline(transaction=False) as pipeline:
-                call: Any = pipeline.execute_command
-                call("SCRIPT LOAD", _APPEND.text)
-                for addition in additions:
-                    keys = customer_keys(addition.customer_id)[:3]
-                    call("EVALSHA", _APPEND.sha, len(keys), *keys, *self._arguments(addition))
-                answers = await pipeline.execute()
-        return [_appended(addition, answer) for addition, answer in zip(additions, answers[1:], strict=True)]
+            answers = await _APPEND.run_many(self._client, calls)
+        return [_appended(addition, answer) for addition, answer in zip(additions, answers, strict=True)]
 
     async def put_state(self, customer_id: str, state: CustomerState, revision: Revision) -> bool:
         keys = customer_keys(customer_id)
