@@ -33,6 +33,7 @@ _QUERIES, _MIXED = 64, 200  # that tell how many rows are enough, and vectors th
 _BEST, _RECALL, _SAFETY = 100, 0.998, 1.1  # of so many best, this share is to be met; and a little more
 _FIRST = 24  # times what is wanted are met first, about
 _AT_ONCE = 8  # queries: 1.5 MB of scores for each and 190,000 rows
+_ROWS_AT_ONCE = 16_384  # of which copies are made when cells are: 8 MB each
 MARGIN = 32
 """Rows to look for beyond what is wanted: the copy knows their order nearly, but not quite."""
 _STALE = 0.02  # of a filter's rows: before as many came or went, the counts by cell are good enough
@@ -55,8 +56,7 @@ class Cells:
         self.fitted_rows = len(vectors)
         probes = _probes(vectors, asked)
         self._scale = _scale(vectors)
-        kept = self._kept(vectors)
-        self._centroids = _fit(kept, count)
+        self._centroids = _fit(self._kept(vectors[:: max(1, len(vectors) // (count * _SAMPLE))]), count)
         self._quantizer: Any = faiss.IndexFlatL2(DNA_SIZE)
         self._quantizer.add(self._centroids)
         self._lists: Any = _faiss.IndexIVFScalarQuantizer(
@@ -66,10 +66,11 @@ class Cells:
         self._parameters: Any = _faiss.SearchParametersIVF()
         self._cell_of = np.full(len(vectors), -1, np.int32)
         self._counts: dict[Filters, tuple[int, NDArray[np.int64]]] = {}
-        self._add(np.arange(len(vectors)), kept)
+        for rows in self._some(vectors):
+            self._add(np.arange(rows.start, rows.stop), self._kept(vectors[rows]))
         self._norms = np.sqrt(np.vecdot(self._centroids, self._centroids))
-        self._around, self._width = self._spread(kept)
-        self._reach = self._measured(kept, probes)
+        self._around, self._width = self._spread(vectors)
+        self._reach = self._measured(vectors, probes)
 
     def worn(self, rows: int) -> bool:
         """Whether new cells would be better, now that there are so many rows."""
@@ -95,8 +96,13 @@ class Cells:
 
     def _kept(self, vectors: Float32) -> Float32:
         """Vectors that a float16 can hold: what is longer is found all the same, if not always in its order."""
-        kept: Float32 = np.clip(vectors * self._scale, -_LARGEST, _LARGEST)
-        return kept
+        kept: Float32 = vectors * self._scale
+        return np.clip(kept, -_LARGEST, _LARGEST, out=kept)
+
+    def _some(self, vectors: Float32) -> Iterator[slice]:
+        """Rows of ``vectors``, some at a time, so that no copy of all of them is ever made."""
+        for start in range(0, len(vectors), _ROWS_AT_ONCE):
+            yield slice(start, min(start + _ROWS_AT_ONCE, len(vectors)))
 
     def nearest(self, query: Float32, k: int, allowed: Allowed) -> Rows:
         """About the best ``k`` of the rows that are allowed, in no order: all of them where fewer are."""
@@ -144,13 +150,18 @@ class Cells:
             self._lists.search_preassigned_c(len(queries), query, k, *arrays, False, self._parameters)
         return found, inner
 
-    def _spread(self, kept: Float32) -> tuple[Float32, Float32]:
-        """How ``kept`` lie around their centroids: their covariance (128, 128), and each cell's width beside it (C)."""
-        apart = kept - self._centroids[self._cell_of]
-        around = np.asarray(apart.T @ apart / len(apart), np.float32)
-        counts = np.bincount(self._cell_of, minlength=len(self._centroids))
-        squares = np.bincount(self._cell_of, np.vecdot(apart, apart), len(counts)) / np.maximum(counts, 1)
-        return around, np.sqrt(squares / max(float(np.trace(around)), 1e-30)).astype(np.float32)
+    def _spread(self, vectors: Float32) -> tuple[Float32, Float32]:
+        """How what is kept lies around centroids: its covariance (128, 128), and each cell's width beside it (C)."""
+        around, squares = np.zeros((DNA_SIZE, DNA_SIZE)), np.zeros(len(self._centroids))
+        for rows in self._some(vectors):
+            cells = self._cell_of[rows]
+            apart = self._kept(vectors[rows]) - self._centroids[cells]
+            around += apart.T @ apart
+            squares += np.bincount(cells, np.vecdot(apart, apart), len(squares))
+        around /= len(vectors)
+        squares /= np.maximum(np.bincount(self._cell_of, minlength=len(squares)), 1)
+        widths = np.sqrt(squares / max(float(np.trace(around)), 1e-30))
+        return around.astype(np.float32), widths.astype(np.float32)
 
     def _deviations(self, queries: Float32) -> Float32:
         """The standard deviation of inner products with ``queries`` float32 (B, 128) within each cell (B, C).
@@ -162,11 +173,11 @@ class Cells:
         deviations: Float32 = np.maximum(along[:, None] * self._width, rounded[:, None] * self._norms)
         return deviations
 
-    def _measured(self, kept: Float32, probes: _Probes) -> np.float32:
+    def _measured(self, vectors: Float32, probes: _Probes) -> np.float32:
         """By how many deviations the best may exceed their centroid, so that ``_RECALL`` of them are met."""
         queries = probes.queries
         cells = self._cell_of[probes.best].astype(np.int64)
-        worst = np.vecdot(kept[probes.best], queries[:, None]).min(axis=1, keepdims=True)
+        worst = np.vecdot(self._kept(vectors[probes.best]), queries[:, None]).min(axis=1, keepdims=True)
         short = worst - np.take_along_axis(queries @ self._centroids.T, cells, axis=1)
         deviations = np.take_along_axis(self._deviations(queries), cells, axis=1)
         return np.float32(_SAFETY * max(1.0, float(np.quantile(short / np.maximum(deviations, 1e-30), _RECALL))))
@@ -226,10 +237,9 @@ def _queries(vectors: Float32, asked: Asked, count: int, rng: np.random.Generato
 
 
 def _fit(vectors: Float32, count: int) -> Float32:
-    """The centroids float32 (count, 128) of k-means over a sample."""
-    sample = vectors[:: max(1, len(vectors) // (count * _SAMPLE))]
+    """The centroids float32 (count, 128) of k-means."""
     means = faiss.Kmeans(
         DNA_SIZE, count, niter=_ROUNDS, seed=1, min_points_per_centroid=1, max_points_per_centroid=4 * _SAMPLE
     )
-    means.train(sample)
+    means.train(vectors)
     return np.asarray(means.centroids, np.float32)
