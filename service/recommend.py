@@ -111,7 +111,7 @@ class Recommender:
                 if wish.at is None:
                     self._remember(customer_id, view)
                 return Known(state, view, self._moment(wish, state), degraded=False)
-        view = self._last_known.get(customer_id, CustomerView())
+        view = self._last_known.get(customer_id, CustomerView()).undecoded()
         state = _usable(live, view.state)
         return Known(state, view, self._moment(wish, state), degraded=True)
 
@@ -177,7 +177,7 @@ class Recommender:
         return self._clock() if state.pending is None else max(self._clock(), state.pending.timestamp)
 
     def _remember(self, customer_id: str, view: CustomerView) -> None:
-        self._last_known[customer_id] = view
+        self._last_known[customer_id] = view.undecoded()
         self._last_known.move_to_end(customer_id)
         if len(self._last_known) > LAST_KNOWN:
             self._last_known.popitem(last=False)

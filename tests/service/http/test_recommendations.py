@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from service_running import NOW, Shop, ids, until
 
 from model_store.bundle import STYLE_LSTM, load_articles, open_bundle
 from model_store.graphs import Memory, StyleLstm
+from model_store.records import Event
 from model_store.time_features import encode_history
 
 PURCHASES = [("a003", CUTOFF - 40 * DAY), ("a011", CUTOFF - 40 * DAY), ("a029", CUTOFF - 3 * DAY)]
@@ -263,3 +265,12 @@ async def test_bad_ids_are_refused(shop: Shop) -> None:
             response = await shop.http.get(f"/v1/customers/{customer_id}{address}")
             assert response.status_code == 422, customer_id
             assert response.json()["error"]["field"] == "customer_id", customer_id
+
+
+async def test_a_worker_keeps_no_events_of_those_who_asked(shop: Shop) -> None:
+    """What it remembers for the time that Redis is away are bytes: a session's events take ten times as much."""
+    clicks = [{"type": "click", "customer_id": "Ada", "article_id": f"a{number:03}"} for number in range(10)]
+    assert (await shop.tell(clicks))["accepted"] == 10
+    assert (await shop.recommend("Ada"))["articles"][0]["sources"]["session"] == 1
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, Event) and each.customer_id == "Ada"]
