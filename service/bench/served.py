@@ -31,7 +31,7 @@ REQUESTS = 4_000  # different ones, sent in turn
 START_LIMIT = 300.0  # seconds
 CONNECTIONS = 16
 _STYLE, _SINGLE_EVENT = "GET recommendations (style)", "POST of one purchase"
-PLAIN = "plain stack: GET recommendations (style), 1 process"
+BASELINES = {kind: f"{kind}: GET recommendations (style), 1 process" for kind in ("plain stack", "bare trial")}
 
 
 def free_port() -> int:
@@ -153,38 +153,44 @@ def measure_empty(seconds: float) -> list[Result]:
         return load("yardstick: empty FastAPI endpoint", port, (get("/v1/customers/a/recommendations"),), 1, seconds)
 
 
-def measure_plain(world: World, redis_url: str, seconds: float) -> list[Result]:
-    """The baseline: the plain stack (``loadtests.plain_stack``); nothing where that is not installed."""
+def measure_baselines(world: World, redis_url: str, seconds: float) -> list[Result]:
+    """The same by what is written down first (``loadtests.baselines``); nothing where that is not installed."""
     if any(importlib.util.find_spec(name) is None for name in ("loadtests", "torch", "onnx")):
         return []
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="modiste-plain-") as folder:
+    results = []
+    with tempfile.TemporaryDirectory(prefix="modiste-baselines-") as folder:
         dna = Path(folder) / "dna.npy"
         np.save(dna, world.dna)
-        arguments = (str(world.bundle.folder), str(world.data), str(dna), redis_url)
-        with process_at(port, "/readyz", "loadtests.plain_stack", *arguments):
-            return load(PLAIN, port, recommendation_requests(world), 1, seconds)
+        for kind, name in BASELINES.items():
+            port = free_port()
+            arguments = (kind, str(world.bundle.folder), str(world.data), str(dna), redis_url)
+            with process_at(port, "/readyz", "loadtests.baselines", *arguments):
+                results += load(name, port, recommendation_requests(world), 1, seconds)
+    return results
 
 
 def ratios(results: Sequence[Result]) -> list[Result]:
-    """How many times as much as the plain stack's throughput each other GET of style has; nothing without that."""
-    plain = next((result.value for result in results if result.name == PLAIN), None)
-    return (
-        []
-        if not plain
-        else [
-            Result(f"{result.name}, plain stack = 1", result.value / plain, "×")
-            for result in results
-            if result.name.startswith(_STYLE) and not result.name.endswith("half load")
-        ]
-    )
+    """How many times as much as each baseline's throughput each other GET of style has; nothing without baselines."""
+    values = {result.name: result.value for result in results}
+    return [
+        Result(f"{result.name}, {kind} = 1", result.value / values[name], "×")
+        for kind, name in BASELINES.items()
+        if values.get(name)
+        for result in results
+        if result.name.startswith(_STYLE) and result.name.endswith(("worker", "workers"))
+    ]
 
 
 def load(name: str, port: int, requests: tuple[str, ...], events: int, seconds: float) -> list[Result]:
-    """As fast as it goes, then at half of that speed, latency counted from when each request was due."""
+    """As fast as it goes; at half of that speed, latency counted from when each request was due; one at a time."""
     most = asyncio.run(measure(Load(port, requests, CONNECTIONS, seconds)))
     half = asyncio.run(measure(Load(port, requests, CONNECTIONS, seconds, rate=max(1.0, most.per_second / 2))))
-    return [result(name, most, events), result(f"{name}, at half load", half, events)]
+    alone = asyncio.run(measure(Load(port, requests, 1, seconds)))
+    return [
+        result(name, most, events),
+        result(f"{name}, at half load", half, events),
+        result(f"{name}, one at a time", alone, events),
+    ]
 
 
 def result(name: str, measured: Measured, events: int = 1) -> Result:

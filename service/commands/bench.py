@@ -89,8 +89,8 @@ def _measure_parts(world: World, redis_url: str, calls: int) -> list[Result]:
 
 
 def _measure_http(world: World, redis_url: str, seconds: float) -> list[Result]:
-    _say("HTTP: an empty FastAPI application, and the plain stack")
-    results = [*served.measure_empty(seconds), *served.measure_plain(world, redis_url, seconds)]
+    _say("HTTP: an empty FastAPI application, the plain stack and the bare trial")
+    results = [*served.measure_empty(seconds), *served.measure_baselines(world, redis_url, seconds)]
     for workers in (1, 2):
         _say(f"HTTP: the service with {workers} worker{'s' if workers > 1 else ''}")
         results += served.measure_service(world, redis_url, workers, seconds)

@@ -115,15 +115,18 @@ def test_the_stages_of_a_request_add_up_to_what_the_client_sees(generating_world
     assert floors == [f"floor of {stage}" for stage in ("Redis", "LSTM step", "search", "JSON", "HTTP")]
 
 
-def test_throughputs_are_told_in_ratios_to_the_plain_stack() -> None:
+def test_throughputs_are_told_in_ratios_to_the_baselines() -> None:
+    plain, bare = served.BASELINES.values()
     style = "GET recommendations (style)"
     results = [
         Result(name, value, "/s")
         for name, value in (
             (f"{style}, 1 worker", 500.0),
-            (served.PLAIN, 50.0),
-            (f"{served.PLAIN}, at half load", 25.0),
+            (plain, 50.0),
+            (f"{plain}, at half load", 25.0),
+            (bare, 250.0),
             (f"{style}, 1 worker, at half load", 250.0),
+            (f"{style}, 1 worker, one at a time", 400.0),
             (f"{style}, 2 workers", 900.0),
             ("POST of one purchase, 1 worker", 300.0),
         )
@@ -131,6 +134,8 @@ def test_throughputs_are_told_in_ratios_to_the_plain_stack() -> None:
     assert {result.name: result.value for result in served.ratios(results)} == {
         f"{style}, 1 worker, plain stack = 1": 10.0,
         f"{style}, 2 workers, plain stack = 1": 18.0,
+        f"{style}, 1 worker, bare trial = 1": 2.0,
+        f"{style}, 2 workers, bare trial = 1": 3.6,
     }
     assert served.ratios(results[:1]) == []
 
