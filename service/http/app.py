@@ -7,9 +7,11 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastapi import FastAPI
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model_store.errors import InvalidConfig
 from model_store.graphs import check_runtime
@@ -51,6 +53,25 @@ SHOW = 1.0
 """Seconds between two times that a worker sets its gauges, so that another worker can show them, too."""
 
 
+class Application(FastAPI):
+    """FastAPI with ``around`` it what every request passes first: outside of its own layers, not within.
+
+    So what is answered there (``DirectRoutes``) passes none of those.
+    """
+
+    def __init__(self, around: Callable[[ASGIApp], ASGIApp], **options: Any):
+        super().__init__(**options)
+        self._entrance = around(super().__call__)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as ASGI has it."""
+        if scope["type"] == "http":
+            scope["app"] = self
+            await self._entrance(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def unix_now() -> int:
     """Unix seconds."""
     return int(time.time())
@@ -86,16 +107,6 @@ def create_app(
     if settings.redis_url is None:
         raise InvalidConfig(f"{variable('redis_url')} is not set; set it, or run 'modiste serve', which starts one")
     metrics = Metrics()
-    tracing = open_tracing(settings.otlp_endpoint, "modiste")
-    app = FastAPI(
-        title="Modiste",
-        description="What should this customer see next, out of what is in stock?",
-        version="1",
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        lifespan=_lifespan(settings, metrics, tracing, clock, on_ready, waits),
-    )
     routers = (
         customers.hot,
         articles.hot,
@@ -105,22 +116,38 @@ def create_app(
         operations.router,
         pages.router,
     )
+    routes = [route for router in routers for route in router.routes]
+    tracing = open_tracing(settings.otlp_endpoint, "modiste")
+    app = Application(
+        lambda inner: _surrounded(inner, settings, metrics, tracing, routes),
+        title="Modiste",
+        description="What should this customer see next, out of what is in stock?",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(settings, metrics, tracing, clock, on_ready, waits),
+    )
     for router in routers:
         app.include_router(router)
-    routes = [route for router in routers for route in router.routes]
     errors.install(app, routes)
     describe(app)
-    # The last one added is the outermost.
-    app.add_middleware(DirectRoutes, routes=routes)
-    app.add_middleware(BodyLimit, most=settings.max_body_bytes)
-    app.add_middleware(ApiKeys, keys=settings.api_keys)
-    app.add_middleware(Measured, metrics=metrics, logged=settings.log_requests)
-    app.add_middleware(RawPath)
+    return app
+
+
+def _surrounded(
+    app: ASGIApp, settings: Settings, metrics: Metrics, tracing: Tracing | None, routes: Sequence[BaseRoute]
+) -> ASGIApp:
+    """``app`` and what every request passes before it; the last one is the outermost."""
+    app = DirectRoutes(app, routes)
+    app = BodyLimit(app, settings.max_body_bytes)
+    app = ApiKeys(app, settings.api_keys)
+    app = Measured(app, metrics, settings.log_requests)
+    app = RawPath(app)
     if tracing is not None:
         metrics.on_stages = tracing.add_stages
-        app.add_middleware(tracing.request_spans)
-    app.add_middleware(RequestIds)
-    return app
+        app = tracing.request_spans(app)
+    return RequestIds(app)
 
 
 def _lifespan(

@@ -16,6 +16,7 @@ from starlette.types import Scope
 from model_store import errors as contract
 from service import errors
 from service.http.schemas import ErrorAnswer
+from service.log_lines import request_id
 
 RETRY_AFTER = 1  # seconds; a Redis that restarts is back within one or two
 
@@ -79,6 +80,12 @@ def known_error(request: Request, error: Exception) -> Response | None:
     return answer_error(error)
 
 
+def unexpected() -> Response:
+    """The answer to an error that nobody expected: the log tells which, under the request's id."""
+    request = (request_id.get() or b"-").decode()
+    return error_response(INTERNAL, f"the service failed; its log tells more under {request}")
+
+
 def status_of(error: Exception) -> int:
     """The HTTP status that an error which reached no route is answered with."""
     return next((KINDS[kind].status for kind in type(error).__mro__ if kind in KINDS), INTERNAL.status)
@@ -91,12 +98,17 @@ def install(app: FastAPI, routes: Iterable[BaseRoute]) -> None:
         app.add_exception_handler(kind, _known)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(Exception, _unexpected)
 
 
 async def _known(request: Request, error: Exception) -> Response:
     answer = known_error(request, error)
     assert answer is not None
     return answer
+
+
+async def _unexpected(_request: Request, _error: Exception) -> Response:
+    return unexpected()  # Starlette raises it again, for ``middleware.RequestIds`` to log
 
 
 async def _http(request: Request, error: Exception) -> Response:

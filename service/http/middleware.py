@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BodyTooLarge, Forbidden, TooManyRequests, Unauthorised
-from service.http.errors import INTERNAL, answer_error, error_response, status_of
+from service.http.errors import answer_error, status_of, unexpected
 from service.keys import ApiKey, find_key, scope_of
 from service.log_lines import request_id as current_request_id
 from service.metrics import Metrics
@@ -58,7 +58,7 @@ class RequestIds:
             answer = answer_error(error)  # raised by an inner layer, outside of any route
             if answer is None:
                 log.exception("request %s failed: %s %s", request_id.decode(), scope["method"], scope["path"])
-                answer = error_response(INTERNAL, f"the service failed; its log tells more under {request_id.decode()}")
+                answer = unexpected()
             if not started:
                 await answer(scope, receive, send_with_id)
 

@@ -59,12 +59,14 @@ async def test_what_nobody_expected_is_answered_without_a_trace(shop: Shop, monk
         raise ZeroDivisionError("secret detail")
 
     monkeypatch.setattr(shop.services.recommender, "recommend", fail)
-    response = await shop.http.get("/v1/customers/c1/recommendations", headers={"X-Request-ID": "req-7"})
-    assert response.status_code == 500
-    assert response.json()["error"]["type"] == "internal"
-    assert "req-7" in response.json()["error"]["message"]
-    assert "secret" not in response.text
-    assert response.headers["x-request-id"] == "req-7"
+    monkeypatch.setattr(shop.services.lives, "bundles", fail)
+    for path in ("/v1/customers/c1/recommendations", "/v1/bundles"):  # a direct route, and one behind FastAPI's layers
+        response = await shop.http.get(path, headers={"X-Request-ID": "req-7"})
+        assert response.status_code == 500
+        assert response.json()["error"]["type"] == "internal"
+        assert "req-7" in response.json()["error"]["message"]
+        assert "secret" not in response.text
+        assert response.headers["x-request-id"] == "req-7"
 
 
 async def test_every_answer_carries_a_request_id(shop: Shop) -> None:
