@@ -147,3 +147,12 @@ def test_what_a_url_says_is_done() -> None:
         connect("http://x")
     with pytest.raises(InvalidConfig, match="not a usable Redis URL"):
         connect("redis://127.0.0.1:port")
+
+
+@pytest.mark.parametrize("size", [1, 20_000, 3_000_000])
+async def test_commands_of_any_length_arrive(redis_url: str, size: int) -> None:
+    """Short ones are written without redis-py's bound on how long that may take."""
+    client: Redis = connect(redis_url, timeout=5.0)  # type: ignore[assignment]
+    values = await asyncio.gather(*[client.execute_command("ECHO", bytes([n]) * size) for n in range(8)])
+    assert values == [bytes([n]) * size for n in range(8)]
+    await client.aclose()
