@@ -64,6 +64,7 @@ class Cells:
         )
         self._lists.train(self._centroids)
         self._parameters: Any = _faiss.SearchParametersIVF()
+        self._selected = (0, 0)  # address and length of the bits by which rows are selected
         self._cell_of = np.full(len(vectors), -1, np.int32)
         self._counts: dict[Filters, tuple[int, NDArray[np.int64]]] = {}
         for rows in self._some(vectors):
@@ -116,38 +117,48 @@ class Cells:
         Together they cost less than one by one: what leads to the cells is looked at once.
         """
         scores = queries @ self._centroids.T  # (B, cells)
-        self._parameters.sel = _faiss.IDSelectorBitmap(allowed.bits)
+        self._select(allowed)
         first = self._first(scores, self._by_cell(allowed), _FIRST * k)
         found, inner = self._visit(queries, first, k)
-        further = scores + self._reach * self._deviations(queries) >= inner[:, -1:]
-        more, inner_of_more = self._visit(queries, further & ~first, k)
+        most = scores + self._reach * self._deviations(queries)
+        most[np.arange(len(queries))[:, None], first] = -np.inf
+        which, cells = np.nonzero(most > inner[:, -1:])
+        if not len(which):
+            return found
+        more, inner_of_more = self._visit(queries, _by_query(which, cells, len(queries)), k)
         found, inner = np.concatenate([found, more], axis=1), np.concatenate([inner, inner_of_more], axis=1)
         best = np.argpartition(-inner, k - 1, axis=1)[:, :k]
         return found[np.arange(len(queries))[:, None], best]
 
-    def _first(self, scores: Float32, by_cell: NDArray[np.int64], rows: int) -> NDArray[np.bool_]:
-        """The cells with the highest ``scores`` (B, C) of those that hold any, bool (B, C): about so many ``rows``."""
+    def _select(self, allowed: Allowed) -> None:
+        """Have no other rows found. The selector reads the bits where they lie, and keeps them there."""
+        bits = (allowed.bits.ctypes.data, len(allowed.bits))
+        if bits != self._selected:
+            self._parameters.sel = _faiss.IDSelectorBitmap(allowed.bits)
+            self._selected = bits
+
+    def _first(self, scores: Float32, by_cell: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+        """The cells (B, P) with the highest ``scores`` (B, C) of those that hold any: about so many ``rows``."""
         filled = by_cell > 0
         cells = int(np.count_nonzero(filled))
         wanted = math.ceil(rows * cells / max(1, int(by_cell.sum())))
         if wanted >= cells:
-            return np.broadcast_to(filled, scores.shape)
+            return np.tile(np.flatnonzero(filled), (len(scores), 1))
         among = scores if cells == len(filled) else np.where(filled, scores, np.float32(-np.inf))
-        least: Float32 = np.partition(among, -wanted, axis=1)[:, -wanted, None]
-        return among >= least
+        return np.ascontiguousarray(np.argpartition(among, -wanted, axis=1)[:, -wanted:])
 
-    def _visit(self, queries: Float32, cells: NDArray[np.bool_], k: int) -> tuple[Rows, Float32]:
-        """The best ``k`` rows int64 (B, k) in ``cells`` (B, C), -1 for none, and their inner products; best first."""
+    def _visit(self, queries: Float32, cells: NDArray[np.int64], k: int) -> tuple[Rows, Float32]:
+        """The best ``k`` rows int64 (B, k) in ``cells`` (B, P), -1 for none, and their inner products; best first.
+
+        A cell of -1 is none.
+        """
         inner, found = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
-        which, visited = np.nonzero(cells)
-        if len(which):
-            counts = np.bincount(which, minlength=len(queries))
-            keys = np.full((len(queries), int(counts.max())), -1, np.int64)  # FAISS passes over -1
-            keys[which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)] = visited
-            self._parameters.nprobe = keys.shape[1]
-            arrays = map(_faiss.swig_ptr, (keys, np.zeros(keys.shape, np.float32), inner, found))
-            query = _faiss.swig_ptr(queries)
-            self._lists.search_preassigned_c(len(queries), query, k, *arrays, False, self._parameters)
+        if not cells.shape[1]:
+            return found, inner
+        self._parameters.nprobe = cells.shape[1]
+        arrays = map(_faiss.swig_ptr, (cells, np.zeros(cells.shape, np.float32), inner, found))
+        query = _faiss.swig_ptr(queries)
+        self._lists.search_preassigned_c(len(queries), query, k, *arrays, False, self._parameters)
         return found, inner
 
     def _spread(self, vectors: Float32) -> tuple[Float32, Float32]:
@@ -197,6 +208,16 @@ class Cells:
 
     def _count(self, allowed: Allowed) -> NDArray[np.int64]:
         return np.bincount(self._cell_of[allowed.rows], minlength=len(self._centroids))
+
+
+def _by_query(which: NDArray[np.int64], cells: NDArray[np.int64], queries: int) -> NDArray[np.int64]:
+    """``cells`` of the queries ``which``, ascending, as one row for each of ``queries``, filled up with -1."""
+    if queries == 1:
+        return np.ascontiguousarray(cells)[None]
+    counts = np.bincount(which, minlength=queries)
+    keys = np.full((queries, int(counts.max())), -1, np.int64)
+    keys[which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)] = cells
+    return keys
 
 
 def _scale(vectors: Float32) -> np.float32:
