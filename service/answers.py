@@ -6,7 +6,6 @@ Schemas: ``service.http.schemas``; a test holds real answers against them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ def similar_articles(live: Live, article_id: str, n: int, filters: Filters) -> b
     dna = live.index.dna_of(article_id)
     if dna is None or not live.index.knows(article_id):
         raise UnknownArticle(f"article '{article_id}' is not in the catalogue")
-    found = similar(live.index, dna, n, replace(filters, exclude=filters.exclude | {article_id}))
+    found = similar(live.index, dna, n, filters.without((article_id,)))
     return _list_of({"article_id": article_id, "bundle": live.version}, _scored(live.index, found))
 
 

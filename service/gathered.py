@@ -31,6 +31,7 @@ class _Turn(ABC, Generic[Key, Value]):
     def __init__(self, most: int):
         self._most = most
         self._asked: _Waiting[Key, Value] = []
+        self._own_loop: asyncio.AbstractEventLoop | None = None
 
     async def one(self, key: Key) -> Value:
         """The value of ``key``. Raises what the shared call does."""
@@ -41,11 +42,17 @@ class _Turn(ABC, Generic[Key, Value]):
         asked = [self._ask(key) for key in keys]
         return [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
 
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """The one of the first question, and so of all: asking which one runs is a call to the kernel."""
+        if self._own_loop is None:
+            self._own_loop = asyncio.get_running_loop()
+        return self._own_loop
+
     def _ask(self, key: Key) -> asyncio.Future[Value]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Value] = loop.create_future()
+        future: asyncio.Future[Value] = self._loop.create_future()
         if not self._asked:
-            loop.call_soon(self._go)
+            self._loop.call_soon(self._go)
         self._asked.append((key, future))
         return future
 
@@ -82,10 +89,10 @@ class Gathered(_Turn[Key, Value]):
             super()._go()
 
     def _begin(self, asked: _Waiting[Key, Value]) -> None:
-        call = asyncio.create_task(self._call(asked))
+        call = self._loop.create_task(self._call(asked))
         self._calls.add(call)
         self._young.add(call)
-        aging = asyncio.get_running_loop().call_later(self._held, self._let_go, call)
+        aging = self._loop.call_later(self._held, self._let_go, call)
 
         def ended(call: asyncio.Task[None]) -> None:
             aging.cancel()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +23,7 @@ from service.live import Live
 from service.state.customer import CustomerState, CustomerView
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(NamedTuple):
     """One request for recommendations. ``at``: Unix seconds, None for now.
 
     ``query``: what the customer is searching for; ``wait``: seconds that a fresh generation is worth.
@@ -42,8 +40,7 @@ class Wish:
     wait: float = 0.0
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """What is known of a customer at the moment that is asked for. ``at``: Unix seconds.
 
     ``view``: as it was read, with the state that the live bundle makes of it.
@@ -136,4 +133,4 @@ def _session_dna(index: ArticleIndex, session: Sequence[Event]) -> Float32 | Non
 def _without_purchased(wish: Wish, state: CustomerState) -> Filters:
     if not wish.exclude_purchased or not (state.purchased or state.returned):
         return wish.filters
-    return replace(wish.filters, exclude=wish.filters.exclude.union(state.purchased, state.returned))
+    return wish.filters.without((*state.purchased, *state.returned))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 FACETS = ("category", "brand", "colour", "gender")
@@ -41,6 +42,11 @@ class Filters:
     def wide(self) -> Filters:
         """The same but for ``exclude``."""
         return replace(self, exclude=frozenset()) if self.narrows else EVERYTHING
+
+    def without(self, article_ids: Iterable[str]) -> Filters:
+        """The same, and ``article_ids`` excluded, too."""
+        exclude = self.exclude.union(article_ids)
+        return replace(self, exclude=exclude) if self.narrows else Filters(exclude=exclude)
 
 
 EVERYTHING = Filters()

@@ -46,6 +46,7 @@ class Taste:
     session: Float32 | None = None
 
 
+_STYLE_ALONE = Blend()
 _KEPT_TRENDS = 4  # snapshots: now's, and a few of the past
 
 _WIDER = 2
@@ -88,8 +89,7 @@ class RankedArticles(NamedTuple):
 _NOT_GENERATED = MixupList(NO_ROWS, NO_ROWS, NO_ROWS)
 
 
-@dataclass(frozen=True, eq=False)
-class Asked:
+class Asked(NamedTuple):
     """One customer's request for a ranking of ``n`` articles that pass ``filters``; see ``Ranker.rank``."""
 
     taste: Taste
@@ -100,8 +100,7 @@ class Asked:
     intent: Intent | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Fusion:
+class _Fusion(NamedTuple):
     """An answer by f·query and the bonuses of ``blend``. ``source``: what ``query`` float32 (128) stands for."""
 
     query: Float32
@@ -172,7 +171,7 @@ class Ranker:
             return _Fusion((mean / (mean @ mean)).astype(np.float32), blend, "session")
         if taste.cold or taste.style is None:
             return None
-        return _Fusion(taste.style, Blend() if strategy == "style" else self._blend, "style")
+        return _Fusion(taste.style, _STYLE_ALONE if strategy == "style" else self._blend, "style")
 
     def mixup(self, index: ArticleIndex, intent: Intent, filters: Filters) -> MixupList:
         """The mixup list that an ``intent`` gives; empty where the bundle has no generating half."""

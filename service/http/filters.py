@@ -5,10 +5,12 @@ from __future__ import annotations
 from service.engine.filters import EVERYTHING, Filters
 from service.http.schemas import FilterQuery
 
+_NAMES = frozenset(FilterQuery.model_fields)
+
 
 def filters_of(query: FilterQuery) -> Filters:
     """What a request narrows its answer to."""
-    if not query.model_fields_set.intersection(FilterQuery.model_fields):
+    if query.model_fields_set.isdisjoint(_NAMES):
         return EVERYTHING
     return Filters(
         category=frozenset(query.category),

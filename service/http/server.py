@@ -54,21 +54,21 @@ class Protocol(HttpToolsProtocol):
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast("asyncio.Transport", InPairs(transport)))
+        super().connection_made(cast("asyncio.Transport", InPairs(transport, self.loop)))
 
 
 class InPairs:
     """A ``transport`` for which what is written waits for what is written next, but no longer than this turn."""
 
-    def __init__(self, transport: asyncio.Transport):
-        self._transport = transport
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop):
+        self._transport, self._loop = transport, loop
         self._waiting: bytes | None = None
 
     def write(self, data: bytes) -> None:
         """Have ``data`` sent: the first of two a little later, the second with it."""
         if self._waiting is None:
             self._waiting = data
-            asyncio.get_running_loop().call_soon(self._send)
+            self._loop.call_soon(self._send)
         else:
             first, self._waiting = self._waiting, None
             self._transport.writelines((first, data))

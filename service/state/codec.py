@@ -31,8 +31,11 @@ _STATE_FORMAT = 1
 # checksum; format, has pending; purchased, returned, skipped (counts); log; timestamp of pending; entries, consumed.
 # Padded to 48 bytes, so that the memory behind it is aligned and is read without a copy.
 _HEADER = struct.Struct("<IBBHIIIQqII4x")
+_FLOAT = np.dtype("<f4")
 _MEMORY_BYTES = MEMORY_SIZE * 4
-_TEXTS_AT = _HEADER.size + 2 * _MEMORY_BYTES
+_HIDDEN_AT = _HEADER.size
+_CELL_AT = _HIDDEN_AT + _MEMORY_BYTES
+_TEXTS_AT = _CELL_AT + _MEMORY_BYTES
 
 
 _EVENT_FIELDS = set(Event.model_fields)
@@ -174,8 +177,8 @@ def unpack_state(packed: bytes | None) -> tuple[CustomerState, Revision] | None:
     state = CustomerState(
         texts[0],
         consumed,
-        np.frombuffer(packed, "<f4", MEMORY_SIZE, _HEADER.size),
-        np.frombuffer(packed, "<f4", MEMORY_SIZE, _HEADER.size + _MEMORY_BYTES),
+        np.frombuffer(packed, _FLOAT, MEMORY_SIZE, _HIDDEN_AT),
+        np.frombuffer(packed, _FLOAT, MEMORY_SIZE, _CELL_AT),
         pending,
         *articles,
     )

@@ -40,7 +40,7 @@ def below() -> _Recorded:
 
 
 async def test_head_and_body_leave_together(below: _Recorded) -> None:
-    transport = InPairs(below)
+    transport = InPairs(below, asyncio.get_running_loop())
     transport.write(b"head ")
     assert below.calls == []
     transport.write(b"body")
@@ -50,7 +50,7 @@ async def test_head_and_body_leave_together(below: _Recorded) -> None:
 
 
 async def test_what_nothing_follows_leaves_at_the_end_of_the_turn(below: _Recorded) -> None:
-    transport = InPairs(below)
+    transport = InPairs(below, asyncio.get_running_loop())
     for piece in (b"one ", b"two ", b"three"):
         transport.write(piece)
     assert below.calls == [b"one two "]
@@ -59,7 +59,7 @@ async def test_what_nothing_follows_leaves_at_the_end_of_the_turn(below: _Record
 
 
 async def test_closing_loses_nothing_and_sends_nothing_afterwards(below: _Recorded) -> None:
-    transport = InPairs(below)
+    transport = InPairs(below, asyncio.get_running_loop())
     transport.write(b"last")
     transport.close()
     assert (below.calls, below.closed) == ([b"last"], True)
@@ -69,4 +69,4 @@ async def test_closing_loses_nothing_and_sends_nothing_afterwards(below: _Record
 
 
 async def test_all_else_is_the_transports_own(below: _Recorded) -> None:
-    assert InPairs(below).get_write_buffer_size() == 7
+    assert InPairs(below, asyncio.get_running_loop()).get_write_buffer_size() == 7
