@@ -8,6 +8,8 @@ is replayed from the log.
 from __future__ import annotations
 
 import logging
+import random
+import secrets
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -63,9 +65,13 @@ class EventsAnswer:
     rejected: tuple[Rejection, ...]
 
 
+_RANDOM = random.Random(secrets.randbits(256))
+"""Of this process: ids have to be different elsewhere, they are no secret."""
+
+
 def new_event_id() -> str:
     """For events that come without one: a repeat of those cannot be told."""
-    return str(uuid.uuid4())
+    return str(uuid.UUID(int=_RANDOM.getrandbits(128), version=4))
 
 
 async def nothing_generates(requests: Sequence[GenerationRequest]) -> None:

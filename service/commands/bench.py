@@ -8,10 +8,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from model_store.bundle import current_version, open_bundle
+from model_store.bundle import Bundle, current_version, open_bundle
 from model_store.errors import InvalidConfig
-from service.bench import generations, memory, parts, search, served, stages
+from service.bench import generations, memory, parts, scale, search, served, stages
 from service.bench.results import Result, hardware, table, write_json
 from service.bench.world import World, make_world
 from service.embedded import EmbeddedRedis
@@ -21,7 +22,7 @@ HELP = (
     "Measure the service on this machine: requests over real sockets, search, LSTM steps, backfill, memory, next to "
     "yardsticks from the same run. Needs a live bundle for its graphs; catalogue and customers are made up."
 )
-_SECTIONS = ("parts", "stages", "http", "generations", "memory")
+_SECTIONS = ("parts", "stages", "http", "generations", "memory", "scale")
 _QUICK_ARTICLES, _QUICK_CUSTOMERS = 20_000, 2_000
 
 
@@ -32,7 +33,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--customers", type=_count, metavar="N", help="customers with histories (20000; quick: 2000)")
     parser.add_argument("--seconds", type=_count, metavar="N", help="length of each load (8; quick: 2)")
     parser.add_argument(
-        "--only", choices=_SECTIONS, help="measure one section alone (what it needs is made all the same)"
+        "--only",
+        choices=_SECTIONS,
+        help="measure one section alone (what it needs is made all the same). 'scale', the stages at many sizes of the "
+        "shop, takes three quarters of an hour and is measured only when it is asked for",
     )
     parser.add_argument("--quick", action="store_true", help="a look of half a minute instead of a measurement")
 
@@ -46,6 +50,9 @@ def main(options: argparse.Namespace) -> None:
     articles = options.articles or (_QUICK_ARTICLES if options.quick else 190_000)
     customers = options.customers or (_QUICK_CUSTOMERS if options.quick else 20_000)
     seconds = options.seconds or (2 if options.quick else 8)
+    if options.only == "scale":
+        _measure_scale(open_bundle(store / version), options)
+        return
     with tempfile.TemporaryDirectory(prefix="modiste-bench-") as folder:
         _say(f"making a shop of {articles:,} articles and {customers:,} customers")
         world = make_world(open_bundle(store / version), Path(folder), articles, customers, int(time.time()))
@@ -55,12 +62,24 @@ def main(options: argparse.Namespace) -> None:
             _say("memory of articles and customers, each at half of their number and at all")
             results += memory.measure_memory(open_bundle(store / version), world, Path(folder) / "half")
     conditions = {"articles": articles, "customers": customers, "purchases": world.purchases, "seconds": seconds}
+    _show(results, options.out, conditions | {"connections": served.CONNECTIONS, "load_generator": "own"})
+
+
+def _measure_scale(live: Bundle, options: argparse.Namespace) -> None:
+    sizes = scale.QUICK_SIZES if options.quick else scale.SIZES
+    with tempfile.TemporaryDirectory(prefix="modiste-bench-") as folder:
+        results = scale.measure_scale(live, Path(folder), sizes, _say)
+    _show(results, options.out, {"sizes": [size._asdict() for size in sizes]})
+
+
+def _show(results: list[Result], out: Path | None, conditions: dict[str, Any]) -> None:
+    """The table, and all of it as JSON where a file is named."""
     machine = hardware()
     print(f"\n{machine['processor']}, {machine['cores']} cores for everything, {machine['memory_gib']} GiB\n")
     print(table(results))
-    if options.out is not None:
-        write_json(options.out, results, conditions | {"connections": served.CONNECTIONS, "load_generator": "own"})
-        _say(f"wrote {options.out}")
+    if out is not None:
+        write_json(out, results, conditions)
+        _say(f"wrote {out}")
 
 
 def _measure(world: World, redis_url: str, seconds: float, only: str | None, *, quick: bool) -> list[Result]:
