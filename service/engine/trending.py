@@ -127,8 +127,3 @@ class WindowTotals:
 
     def _total(self, article_id: str, days: Mapping[int, Mapping[str, int]]) -> float:
         return sum([weight * days[day].get(article_id, 0) for day, weight in self._window.days if day in days])
-
-
-def snapshot_of(window: TrendWindow, days: Mapping[int, Mapping[str, int]]) -> TrendSnapshot:
-    """The window's sales out of ``days`` (day number → article → sales less returns). What nets to 0 or less is out."""
-    return WindowTotals(window, days).snapshot()

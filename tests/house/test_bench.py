@@ -22,7 +22,7 @@ from model_store.bundle import load_articles
 from model_store.dataset import DataSet
 from model_store.generation import load_ids, load_titles
 from model_store.prompts import UnparseableGeneration, parse_response
-from service.bench import broken_models, generations, memory, parts, search, served, stages
+from service.bench import broken_models, generations, memory, parts, scale, search, served, stages
 from service.bench.generations import measure_generations
 from service.bench.load import Load, Measured, get, measure, measure_in_turns, post, together
 from service.bench.results import Result, table, write_json
@@ -317,3 +317,19 @@ def test_memory_is_shared_out(generating_world: World, tmp_path: Path) -> None:
     assert results["Redis, 1,000,000 customers, extrapolated: histories and states"].value == pytest.approx(
         history * 1e6 / 2**30
     )
+
+
+@pytest.mark.slow
+def test_each_size_of_the_shop_has_its_own_stage_table(tmp_path: Path) -> None:
+    sizes = [scale.Size(300, 40), scale.Size(500, 60)]
+    said: list[str] = []
+    results = scale.measure_scale(make_bundle(tmp_path / "live"), tmp_path, sizes, said.append)
+    assert said == ["300 articles, 40 customers", "500 articles, 60 customers"] == [str(size) for size in sizes]
+    values = {result.name: result.value for result in results}
+    for size in sizes:
+        parts_of = {name: value for name, value in values.items() if name.startswith(f"{size}: GET (style)")}
+        whole = parts_of.pop(f"{size}: GET (style), one by one: all, as the client sees it")
+        assert sum(parts_of.values()) == pytest.approx(whole, rel=0.05)
+        assert values[f"{size}: Redis"] > 0
+    assert len(values) == len(results)
+    assert [path.name for path in tmp_path.iterdir()] == ["live"]  # shops and their Redis are gone

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.trending import DAY, TrendSnapshot, TrendWindow, WindowTotals, snapshot_of, trend_window
+from service.engine.trending import DAY, TrendSnapshot, TrendWindow, WindowTotals, trend_window
 
 TODAY = 20_000
 
@@ -47,7 +47,7 @@ def test_the_window_is_seven_days_long_and_never_looks_ahead(at, newest_day, lat
 
 def test_returns_take_sales_out_and_what_nets_to_nothing_does_not_trend():
     window = TrendWindow(((1, 0.5), (2, 1.0)))
-    snapshot = snapshot_of(window, {1: {"a": 2, "b": 4}, 2: {"a": -1, "b": 1, "c": 3}, 3: {"d": 9}})
+    snapshot = WindowTotals(window, {1: {"a": 2, "b": 4}, 2: {"a": -1, "b": 1, "c": 3}, 3: {"d": 9}}).snapshot()
     assert snapshot.sales == {"b": 3.0, "c": 3.0}
     assert snapshot.article_ids == ("b", "c")
 
