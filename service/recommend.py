@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -25,12 +24,10 @@ from service.live import Live
 from service.metrics import Metrics
 from service.rankings import Informed, Known, Ranking, Wish, rank_together
 from service.state.customer import NO_LOG, CustomerState, CustomerView, Revision, empty_state
+from service.state.last_known import LastKnown
 from service.state.store import CustomerStore
 
 log = logging.getLogger(__name__)
-
-LAST_KNOWN = 20_000
-"""Customers whose view is kept for the time that the store does not answer: about 3 KB each."""
 
 
 class Trends(Protocol):
@@ -60,7 +57,7 @@ class Recommender:
     ):
         self._customers, self._trends, self._intents, self._breaker = customers, trends, intents, breaker
         self._metrics, self._clock = metrics, clock
-        self._last_known: OrderedDict[str, CustomerView] = OrderedDict()
+        self._last_known = LastKnown()
         self._rankings = WorkedOff(rank_together)
 
     async def recommend(self, live: Live, wish: Wish) -> bytes:
@@ -90,7 +87,7 @@ class Recommender:
 
     async def forget(self, customer_id: str) -> None:
         """Keep nothing of an erased customer, and have nothing written for them. Raises StoreUnavailable."""
-        self._last_known.pop(customer_id, None)
+        self._last_known.forget(customer_id)
         await self._intents.forget(customer_id)
 
     async def _known(self, live: Live, wish: Wish) -> Known:
@@ -107,11 +104,11 @@ class Recommender:
             else:
                 self._breaker.succeeded()
                 if (state, revision) != (view.state, view.revision):
-                    view = replace(view, state=state, revision=revision)
+                    view = view.with_state(state, revision)
                 if wish.at is None:
-                    self._remember(customer_id, view)
+                    self._last_known.keep(customer_id, view)
                 return Known(state, view, self._moment(wish, state), degraded=False)
-        view = self._last_known.get(customer_id, CustomerView()).undecoded()
+        view = self._last_known.view(customer_id)
         state = _usable(live, view.state)
         return Known(state, view, self._moment(wish, state), degraded=True)
 
@@ -175,12 +172,6 @@ class Recommender:
         if wish.at is not None:
             return wish.at
         return self._clock() if state.pending is None else max(self._clock(), state.pending.timestamp)
-
-    def _remember(self, customer_id: str, view: CustomerView) -> None:
-        self._last_known[customer_id] = view.undecoded()
-        self._last_known.move_to_end(customer_id)
-        if len(self._last_known) > LAST_KNOWN:
-            self._last_known.popitem(last=False)
 
 
 def _lies_before_pending(at: int | None, state: CustomerState) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,6 +62,11 @@ class CustomerState:
     returned: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
 
+    @property
+    def knows_any(self) -> bool:
+        """Whether any purchase or return is known."""
+        return bool(self.purchased or self.returned or self.skipped) or self.pending is not None
+
 
 def empty_state(bundle: str) -> CustomerState:
     """State of a customer without purchases."""
@@ -76,11 +81,20 @@ def _no_generation() -> None:
     return None
 
 
+class Packed(NamedTuple):
+    """What is stored of a customer, byte for byte (``service.state.codec``); None for what is not."""
+
+    state: bytes | None
+    session: bytes | None
+    generation: bytes | None
+
+
 @dataclass(frozen=True, eq=False)
 class CustomerView:
     """What one look at a customer brings: the state, the log's revision that it fits, session and generation.
 
-    ``state`` is None where none is stored, whether or not there is a log, and ``revision`` is None with it.
+    ``state`` is None where none is stored, whether or not there is a log, and ``revision`` is None with it. ``packed``:
+    the bytes that it was read from, where it was read from bytes.
     """
 
     state: CustomerState | None = None
@@ -88,10 +102,12 @@ class CustomerView:
     load_session: Callable[[], tuple[Event, ...]] = field(default=_no_events, repr=False)
     load_generation: Callable[[], StoredGeneration | None] = field(default=_no_generation, repr=False)
     load_session_ids: Callable[[], tuple[str, ...]] | None = field(default=None, repr=False)
+    packed: Packed | None = field(default=None, repr=False)
 
-    def undecoded(self) -> CustomerView:
-        """The same, nothing decoded: a session's events take ten times as much memory as the bytes that they are in."""
-        return CustomerView(self.state, self.revision, self.load_session, self.load_generation, self.load_session_ids)
+    def with_state(self, state: CustomerState, revision: Revision) -> CustomerView:
+        """The same with another state, and the revision of the log that it was made for."""
+        packed = None if self.packed is None else self.packed._replace(state=None)
+        return replace(self, state=state, revision=revision, packed=packed)
 
     @cached_property
     def session(self) -> tuple[Event, ...]:

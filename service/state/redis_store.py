@@ -30,9 +30,6 @@ from service.state.codec import (
     pack_state,
     session_row,
     unpack_log_entry,
-    unpack_session,
-    unpack_session_ids,
-    unpack_state,
 )
 from service.state.connection import Client, translated_errors
 from service.state.customer import (
@@ -43,9 +40,11 @@ from service.state.customer import (
     CustomerLog,
     CustomerState,
     CustomerView,
+    Packed,
     Revision,
 )
 from service.state.store import new_log_id
+from service.state.views import unpack_view
 
 Given = TypeVar("Given")
 Answer = TypeVar("Answer")
@@ -226,7 +225,8 @@ class RedisStore:
         with translated_errors():
             values: list[bytes | None] = await self._command("MGET", *keys)
         return [
-            _view(customer_id, *values[3 * index : 3 * index + 3]) for index, customer_id in enumerate(customer_ids)
+            unpack_view(customer_id, Packed(*values[3 * index : 3 * index + 3]))
+            for index, customer_id in enumerate(customer_ids)
         ]
 
     async def read_log(self, customer_id: str) -> CustomerLog:
@@ -339,19 +339,6 @@ async def _each(call: Callable[[Given], Awaitable[Answer]], arguments: Iterable[
 
 def _read_together(keys: CustomerKeys) -> tuple[str, str, str]:
     return keys.state, keys.session, keys.generation
-
-
-def _view(
-    customer_id: str, packed_state: bytes | None, packed_session: bytes | None, packed_generation: bytes | None
-) -> CustomerView:
-    state, revision = unpack_state(packed_state) or (None, None)
-    return CustomerView(
-        state,
-        revision,
-        lambda: unpack_session(customer_id, packed_session),
-        lambda: unpack_generation(packed_generation),
-        lambda: unpack_session_ids(packed_session),
-    )
 
 
 def _log(customer_id: str, fields: dict[bytes, bytes]) -> CustomerLog:
