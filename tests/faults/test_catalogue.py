@@ -24,7 +24,9 @@ from house.serving import Service, serving
 from redis_server import running_server
 from service_running import catalogue
 
-from loadtests.updates import ROUND, Shop, clients, endure, serve
+from loadtests.changing_shop import ROUND, Shop
+from loadtests.endured import endure
+from loadtests.shown import clients, serve
 from service.catalogue.redis_store import CHANGES, GRAVEYARD, UNHELD, RedisCatalogue
 from service.generation.records import StoredGeneration, view_mark
 from service.state.connection import connect
