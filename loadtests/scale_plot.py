@@ -24,6 +24,7 @@ STAGES = {
     "JSON": "#66a182",
 }
 """Parts of a request, from the bottom up, and their colours."""
+_NAME = "GET (style), one by one: {}"
 _FLOOR = "floor of HTTP: an empty FastAPI endpoint, one by one"
 _SCAN = "floor of search: every vector (float32) read once"
 
@@ -38,9 +39,10 @@ def draw(measured: Mapping[str, Any]) -> Figure:
         table[names[size]][name] = result["value"] / 1e3
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
+    ceiling = 1.2 * max(_whole(column) for column in table.values())
     for panel, varied, kept in ((panels[0], 0, 1), (panels[1], 1, 0)):
         of_panel = _most_varied(sizes, kept)
-        _panel(panel, [table[size] for size in of_panel], [_short(size[varied]) for size in of_panel])
+        _panel(panel, [table[size] for size in of_panel], [_short(size[varied]) for size in of_panel], ceiling)
         other = ("articles", "customers")
         panel.set_xlabel(f"{other[varied]} ({_short(of_panel[0][kept])} {other[kept]})")
     panels[0].set_ylabel("ms, one request at a time")
@@ -57,20 +59,25 @@ def _most_varied(sizes: list[tuple[int, int]], kept: int) -> list[tuple[int, int
     return sorted(most)
 
 
-def _panel(panel: Any, columns: list[dict[str, float]], labels: list[str]) -> None:
+def _panel(panel: Any, columns: list[dict[str, float]], labels: list[str], ceiling: float) -> None:
     bottom = [0.0] * len(columns)
     for stage, colour in STAGES.items():
-        heights = [column[f"GET (style), one by one: {stage}"] for column in columns]
+        heights = [column[_NAME.format(stage)] for column in columns]
         panel.bar(labels, heights, bottom=bottom, label=stage, color=colour, width=0.6)
         bottom = [below + height for below, height in zip(bottom, heights, strict=True)]
     panel.plot(labels, [column[_FLOOR] for column in columns], "k_", markersize=14, label="an empty endpoint")
     scans = [column[_SCAN] for column in columns]
     panel.plot(labels, scans, "x", color="#00798c", label="all vectors read once")
-    panel.set_ylim(0, 1.35 * max(bottom))
+    panel.set_ylim(0, ceiling)
     for label, scan in zip(labels, scans, strict=True):
-        if scan > panel.get_ylim()[1]:
-            panel.annotate(f"↑ {scan:.0f}", (label, 1.28 * max(bottom)), color="#00798c", fontsize=7, ha="center")
+        if scan > ceiling:
+            panel.annotate(f"↑ {scan:.0f}", (label, 0.95 * ceiling), color="#00798c", fontsize=7, ha="center")
     panel.spines[["top", "right"]].set_visible(False)
+
+
+def _whole(column: Mapping[str, float]) -> float:
+    """All stages together."""
+    return sum(column[_NAME.format(stage)] for stage in STAGES)
 
 
 def _short(count: int) -> str:

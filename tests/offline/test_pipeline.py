@@ -215,6 +215,7 @@ def test_a_refit_learns_from_the_validation_window_too(planted: tuple[DataSet, R
     assert areas(data, again)[1] > 0.8
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_whole_run(planted: tuple[DataSet, Run], tmp_path: Path) -> None:
     data, _ = planted
     config = _write_toml(tmp_path / "tiny.toml")

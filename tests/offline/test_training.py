@@ -49,6 +49,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
     assert not torch.equal(weights(first), weights(other))
 
 
+@pytest.mark.slow
 def test_a_training_killed_in_the_middle_ends_bit_equal_to_an_uninterrupted_one(tmp_path: Path) -> None:
     checkpoint = tmp_path / "toy.pt"
     command = [sys.executable, str(SCRIPT), str(checkpoint), str(tmp_path / "out"), "0.3", "0.1"]
@@ -144,6 +145,7 @@ def test_a_gradient_that_is_not_finite_is_an_error_too(tmp_path: Path) -> None:
     assert torch.isfinite(weights(stage)).all()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_and_the_first_alone_writes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
     command += ["--rdzv-endpoint=localhost:0", str(SCRIPT), str(tmp_path / "toy.pt"), str(tmp_path / "out"), "0", "0"]

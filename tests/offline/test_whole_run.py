@@ -53,6 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     return DataSet.open(folder)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_whether_its_stages_are_trained_side_by_side_or_in_turn(
     data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
