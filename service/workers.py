@@ -35,9 +35,12 @@ class Workers:
         self._count = count
 
     def start(self) -> None:
-        """Start all of them. They are ready some time later."""
+        """Start all of them. They are ready some time later.
+
+        The first one takes connections at once, and says until then that it is not; the others when they can answer.
+        """
         while len(self._workers) < self._count:
-            self._workers.append(_Worker(self._listener, self._environment, others=False))
+            self._workers.append(_Worker(self._listener, self._environment, others=bool(self._workers)))
 
     @property
     def ready(self) -> bool:
@@ -82,7 +85,7 @@ class Workers:
 class _Worker:
     """One process, and the end of the pipe at which it says that it is ready.
 
-    ``others`` answer already: then it takes no connection before it can answer, too.
+    ``others`` take connections already: then it takes none before it can answer.
     """
 
     def __init__(self, listener: socket.socket, environment: Mapping[str, str], others: bool):

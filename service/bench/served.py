@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,6 +60,7 @@ def serving(store: Path, redis_url: str, workers: int, llm_url: str = "off") -> 
     ) as process:
         try:
             _await(port, "/readyz", process)
+            _await(port, "/metrics", process, lambda page: _ready_workers(page) == workers)
             yield port, process.pid
         finally:
             process.terminate()
@@ -85,15 +86,25 @@ def process_at(port: int, path: str, module: str, *arguments: str) -> Iterator[N
             process.terminate()
 
 
-def _await(port: int, path: str, process: subprocess.Popen[bytes]) -> None:
+def _await(
+    port: int, path: str, process: subprocess.Popen[bytes], holds: Callable[[str], bool] = lambda _: True
+) -> None:
+    """Return once ``path`` is answered, and the answer ``holds``."""
     deadline = time.monotonic() + START_LIMIT
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5):
-                return
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                if holds(answer.read().decode()):
+                    return
         except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
+            pass
+        time.sleep(0.1)
     raise ModisteError(f"what is to be measured does not become ready (status {process.poll()}); see above")
+
+
+def _ready_workers(metrics: str) -> float:
+    """How many workers say in ``/metrics`` that they are ready."""
+    return sum(float(line.rpartition(" ")[2]) for line in metrics.splitlines() if line.startswith("modiste_ready"))
 
 
 def recommendation_requests(world: World, seed: int = 3) -> tuple[str, ...]:

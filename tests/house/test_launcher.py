@@ -20,6 +20,7 @@ from house.serving import Service, clean_environment, serving, started
 
 from service.generation.worker import NICENESS
 from service.lifeline import is_alive
+from service.workers import Workers
 
 ARTICLES = [one.article.model_dump(mode="json", exclude_none=True, exclude={"image"}) for one in sample_articles(20)]
 
@@ -254,3 +255,13 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, store: Path) ->
 )
 def test_a_bad_setting_is_one_line(tmp_path: Path, settings: dict[str, object], told: str) -> None:
     assert told in refused(tmp_path, **settings)
+
+
+def test_one_of_several_workers_says_that_it_is_not_ready_and_the_others_take_no_connection_until_they_are() -> None:
+    with socket.socket() as listener:
+        workers = Workers(3, listener, {})  # without settings they end by themselves
+        try:
+            workers.start()
+            assert [each.process.args[-1] for each in workers._workers] == ["0", "1", "1"]  # type: ignore[index]
+        finally:
+            workers.stop()
