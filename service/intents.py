@@ -36,7 +36,6 @@ GATHERED = 0.25
 nothing. That is short beside the time that a customer waits anyway, until their session rests."""
 AGAIN = 5.0
 """Seconds in which a customer who did nothing since is scheduled once; the queue keeps those who wait already."""
-MOST_REMEMBERED = 20_000
 
 _LISTENING: frozenset[Strategy] = frozenset({"blended", "generated"})
 """Strategies that what was generated takes part in."""
@@ -120,10 +119,12 @@ class Scheduler:
     def _take(self, request: GenerationRequest, mark: str, now: float) -> None:
         self._scheduled[request] = (mark, now)
         self._scheduled.move_to_end(request)
+        while now - next(iter(self._scheduled.values()))[1] >= AGAIN:
+            self._scheduled.popitem(last=False)
         self._wanted[request] = None
-        for kept, most in ((self._scheduled, MOST_REMEMBERED), (self._wanted, MOST_WANTED)):
-            if len(kept) > most:
-                kept.popitem(last=False)
+        if len(self._wanted) > MOST_WANTED:
+            left, _ = self._wanted.popitem(last=False)
+            self._scheduled.pop(left, None)
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send(), context=Context())  # of no single request
 

@@ -102,7 +102,6 @@ async def test_the_same_is_wanted_once_in_a_while_and_at_once_where_the_customer
 
 async def test_what_waits_to_be_sent_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intents, "MOST_WANTED", 3)
-    monkeypatch.setattr(intents, "MOST_REMEMBERED", 5)
     queue = Slow()
     scheduler = Scheduler(queue, Ticks())
     for number in range(10):
@@ -114,6 +113,18 @@ async def test_what_waits_to_be_sent_is_bounded(monkeypatch: pytest.MonkeyPatch)
         scheduler.want(request(number), "m")
     await scheduler.sent()
     assert queue.calls[1:] == [[request(0)]]  # 9 is remembered
+
+
+async def test_nobody_is_remembered_for_longer_than_it_matters() -> None:
+    queue, ticks = Slow(), Ticks()
+    queue.go_on.set()
+    scheduler = Scheduler(queue, ticks, gathered=0.0)
+    for number in range(100):
+        ticks.now = number
+        scheduler.want(request(number), "m")
+        await scheduler.sent()
+    assert len(scheduler._scheduled) == AGAIN
+    assert len(queue.calls) == 100
 
 
 async def test_a_failing_queue_is_tried_again_with_the_next() -> None:
