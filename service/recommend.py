@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from service import answers
 from service.breaker import Breaker
 from service.engine.ranking import Taste
-from service.engine.trending import TrendSnapshot
+from service.engine.trending import NO_TREND, TrendSnapshot
 from service.errors import StoreUnavailable
 from service.gathered import WorkedOff
 from service.intents import NOTHING, Found, Intents, Question, listens, remembered
@@ -40,6 +40,10 @@ class Trends(Protocol):
     @property
     def last_known(self) -> TrendSnapshot:
         """Those of the present that were read last."""
+        ...
+
+    def keep_known(self) -> None:
+        """Have those of the present read now and then, though nobody asks for them."""
         ...
 
 
@@ -69,7 +73,7 @@ class Recommender:
             begun = time.perf_counter()
             known, found, waited = await self._listen(live, wish, known)
             listened = time.perf_counter() - begun - waited
-        trend = self._trends.last_known if known.degraded else await self._trend(wish.at)
+        trend = await self._trend(wish, known)
         read = time.perf_counter()
         ranking = await self._rankings.one(Informed(live, wish, known, trend, found.intent))
         answer = _answer(live, wish, known, found, ranking, _explanations(live, wish, ranking, trend, found))
@@ -134,10 +138,15 @@ class Recommender:
             found = remembered(live, question, known.view)
         return known, found, waited
 
-    async def _trend(self, at: int | None) -> TrendSnapshot:
-        """Sales before the moment; while those cannot be read, the last ones that were."""
+    async def _trend(self, wish: Wish, known: Known) -> TrendSnapshot:
+        """Sales before the moment, where they count; while those cannot be read, the last ones that were."""
+        if known.degraded:
+            return self._trends.last_known
+        if wish.strategy == "style" and not known.cold and not wish.explain:
+            self._trends.keep_known()
+            return NO_TREND
         try:
-            return await self._trends.snapshot(at)
+            return await self._trends.snapshot(wish.at)
         except StoreUnavailable:
             return self._trends.last_known
 

@@ -34,6 +34,8 @@ REFRESH = 0.4
 """Seconds after which the present trend is read again behind the answers' back."""
 STALE = 0.9
 """Seconds after which an answer waits for that: so every worker's sales count everywhere within a second."""
+KEPT = 10.0
+"""Seconds after which it is read again while nobody asks for it: it is to be known where the store does not answer."""
 KEPT_TRENDS = 64
 """Windows of the past whose trend is kept in memory, the least lately used first to go; and days twice as many."""
 
@@ -250,6 +252,11 @@ class Trends:
             if age is None or (age > STALE and not self._failed):
                 await asyncio.shield(refreshing)
         return self._present
+
+    def keep_known(self) -> None:
+        """Have the present trend read, behind the caller's back, where that is more than ``KEPT`` seconds ago."""
+        if self._read_at is None or self._monotonic() - self._read_at > KEPT:
+            self._refresh()
 
     async def aclose(self) -> None:
         """Read nothing more: what was begun behind an answer's back would outlive the store's connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from service.catalogue.encoder import prepare
 from service.catalogue.memory_store import MemoryCatalogue
 from service.engine.filters import Filters
 from service.errors import StoreUnavailable, UnknownArticle
+from service.events import Sale
 from service.intents import Intents
 from service.live import Live, open_live
 from service.metrics import Metrics
@@ -27,7 +29,7 @@ from service.rankings import Informed, Ranking, Wish, rank_together
 from service.recommend import Recommender
 from service.state.customer import Addition
 from service.state.memory_store import MemoryStore
-from service.trend_store import MemoryTrendStore, Trends
+from service.trend_store import KEPT, STALE, MemoryTrendStore, Trends
 
 NOW = CUTOFF + DAY
 
@@ -67,12 +69,25 @@ class Watched(MemoryStore):
             raise StoreUnavailable("down")
 
 
+class CountedSales(MemoryTrendStore):
+    """Counts how often the trend is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    async def newest_day(self, until: int) -> int | None:
+        self.asked += 1
+        return await super().newest_day(until)
+
+
 class World:
     """One customer store, one live bundle, one recommender."""
 
     def __init__(self, live: Live):
         self.live, self.store, self.ticks, self.metrics = live, Watched(), Ticks(), Metrics()
-        trends = Trends(MemoryTrendStore(), Clock(NOW), self.ticks)
+        self.sales = CountedSales()
+        trends = Trends(self.sales, Clock(NOW), self.ticks)
         intents = Intents(self.store, None, self.ticks)
         self.recommender = Recommender(self.store, trends, intents, Breaker(self.ticks), self.metrics, Clock(NOW))
 
@@ -139,6 +154,26 @@ async def test_a_store_that_is_down_is_asked_once_in_a_while(world: World) -> No
     world.store.down = False
     world.ticks.now += PAUSE
     assert await world.ask("c1", strategy="style") == known
+
+
+async def test_a_style_asks_for_no_trend_but_has_it_known_for_when_the_store_is_away(world: World) -> None:
+    await world.buy("c1", "a003")
+
+    async def asked_by_style(seconds: float) -> int:
+        world.ticks.now += seconds
+        await world.ask("c1", strategy="style")
+        await asyncio.sleep(0)  # what goes on behind the answer's back
+        return world.sales.asked
+
+    assert [await asked_by_style(seconds) for seconds in (0.0, 1.0, KEPT - 1.0, 0.1, 1.0)] == [1, 1, 1, 2, 2]
+    await world.sales.add([Sale("a007", NOW - DAY, 1)])
+    await world.ask("c1", strategy="style", explain=True)  # tells of sales, so they are asked for
+    assert world.sales.asked == 3
+    world.ticks.now += STALE + 0.1
+    cold = await world.ask("nobody", strategy="style")  # gets what trends
+    assert cold["articles"][0]["article_id"] == "a007"
+    world.store.down = True
+    assert await world.ask("nobody", strategy="style") == cold | {"degraded": True}
 
 
 async def test_what_is_forgotten_is_not_answered_from(world: World) -> None:
