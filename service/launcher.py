@@ -22,7 +22,7 @@ from model_store.bundle import MANIFEST, current_version
 from model_store.errors import InvalidConfig, ModisteError
 from service import embedded, tracing, welcome
 from service.generation.supervisor import Generators
-from service.lifeline import GRACE, follow
+from service.lifeline import GRACE, STOPPING, follow, stopping_waits
 from service.settings import Settings, variable
 from service.workers import Workers
 
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 BACKLOG = 2_048
 WATCH_INTERVAL = 0.2  # seconds between two looks at the children
 REMINDER = 15.0  # seconds between two lines that say why the service is not ready
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def check(settings: Settings, redis_folder: Path) -> None:
@@ -90,7 +89,7 @@ class Launcher:
 
     def run(self) -> None:
         """Serve until SIGINT, SIGTERM or SIGHUP. Raises ModisteError where the service cannot start."""
-        for number in _STOPPING:
+        for number in STOPPING:
             signal.signal(number, signal.default_int_handler)
         try:
             with listen(self.settings) as listener:
@@ -183,26 +182,21 @@ class _Parts:
 
 def _run_to_its_end(arguments: list[str], environment: Mapping[str, str]) -> int:
     """The status of a child. Ctrl-C is passed on once, and the child given time to end what it has begun."""
-    launcher = os.getpid()
-
-    def begin() -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
-        follow(launcher, signal.SIGINT)
-
-    with _signals_held():  # one that came while the child begins would leave it without anybody to end it
-        child = subprocess.Popen(
-            arguments,
-            env=environment,
-            process_group=0,
-            preexec_fn=begin,  # noqa: PLW1509 - no thread runs in the launcher
-        )
-        try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
-            return child.wait()
-        except KeyboardInterrupt:
-            _ignore_signals()
+    launcher, child = os.getpid(), None
+    try:
+        with stopping_waits():
+            child = subprocess.Popen(
+                arguments,
+                env=environment,
+                process_group=0,
+                preexec_fn=lambda: follow(launcher, signal.SIGINT),  # noqa: PLW1509 - no thread runs in the launcher
+            )
+        return child.wait()
+    except KeyboardInterrupt:
+        _ignore_signals()
+        if child is not None:
             _interrupt(child)
-            raise
+        raise
 
 
 def _interrupt(child: subprocess.Popen[bytes]) -> None:
@@ -215,17 +209,7 @@ def _interrupt(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Let signals that stop the service wait until the end of the block, or until it asks for them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _ignore_signals() -> None:
     """While stopping, a second Ctrl-C must not leave a child behind."""
-    for number in _STOPPING:
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)

@@ -8,8 +8,9 @@ then shows the same figures of all generators, so take their maximum, not their 
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import get_args
 
@@ -245,7 +246,28 @@ class Metrics:
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
         shared = CollectorRegistry()
-        MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+        shared.register(_Workers())
         shared.register(self._generations)  # which several processes read, but none of them counts
         shared.register(self._replays)
         return generate_latest(shared)
+
+
+class _Workers(Collector):
+    """What the workers have written into the folder that they share."""
+
+    def collect(self) -> Iterable[Metric]:
+        """All figures but those of a worker that begins just now.
+
+        Its files are empty for a moment, or for ever where it was killed in that moment; the library takes such a file
+        for a damaged one and shows nothing at all.
+        """
+        files = glob.glob(os.path.join(os.environ["PROMETHEUS_MULTIPROC_DIR"], "*.db"))
+        written = [file for file in files if _is_written(file)]
+        return MultiProcessCollector.merge(written)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _is_written(file: str) -> bool:
+    try:
+        return os.path.getsize(file) > 0
+    except FileNotFoundError:  # of a worker that lives no longer
+        return False

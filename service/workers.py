@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from prometheus_client.multiprocess import mark_process_dead
 
 from model_store.errors import ModisteError
-from service.lifeline import GRACE
+from service.lifeline import GRACE, stopping_waits
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ class Workers:
         The first one takes connections at once, and says until then that it is not; the others when they can answer.
         """
         while len(self._workers) < self._count:
-            self._workers.append(_Worker(self._listener, self._environment, others=bool(self._workers)))
+            with stopping_waits():
+                self._workers.append(_Worker(self._listener, self._environment, others=bool(self._workers)))
 
     @property
     def ready(self) -> bool:
@@ -57,10 +58,11 @@ class Workers:
             if self._stillborn >= MOST_STILLBORN:
                 raise ModisteError(f"a worker cannot start (status {status}); see above")
             log.error("worker %d ended with status %d; starting another", worker.process.pid, status)
-            worker.close()
             self._forget_gauges(worker.process.pid)
             others = any(each.is_ready() and each.process.poll() is None for each in self._workers)
-            self._workers[place] = _Worker(self._listener, self._environment, others)
+            with stopping_waits():
+                worker.close()
+                self._workers[place] = _Worker(self._listener, self._environment, others)
 
     def _forget_gauges(self, process: int) -> None:
         """Let those who live no longer show how one was that has ended."""

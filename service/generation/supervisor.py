@@ -17,7 +17,7 @@ from pathlib import Path
 from model_store.bundle import read_manifest, versions
 from model_store.errors import InvalidBundle
 from service.generation.rest import Rest
-from service.lifeline import GRACE
+from service.lifeline import GRACE, stopping_waits
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -117,11 +117,12 @@ class Generators:
     def _start(self, each: _Process) -> None:
         each.started = self._monotonic()
         try:
-            each.running = subprocess.Popen(
-                [*self._command, str(os.getpid())],
-                env=self._environment,
-                process_group=0,  # Ctrl-C is for the launcher, which stops them before Redis
-            )
+            with stopping_waits():
+                each.running = subprocess.Popen(
+                    [*self._command, str(os.getpid())],
+                    env=self._environment,
+                    process_group=0,  # Ctrl-C is for the launcher, which stops them before Redis
+                )
         except OSError as error:
             log.error("a generator cannot be started: %s", error)
             each.rest.failed()

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -91,21 +92,27 @@ def test_the_whole_life(tmp_path: Path, store: Path) -> None:
 
 def ready_workers(service: Service) -> set[int]:
     """Processes that show themselves to be ready, whichever of them is asked."""
-    with urllib.request.urlopen(f"{service.url}/metrics", timeout=30) as answer:
-        return {
-            int(pid) for pid in re.findall(r'^modiste_ready{pid="(\d+)"} 1.0$', answer.read().decode(), re.MULTILINE)
-        }
+    found = re.findall(r'^modiste_ready{pid="(\d+)"}1.0$', answer_to(f"{service.url}/metrics").decode(), re.MULTILINE)
+    return {int(pid) for pid in found}
 
 
 def check_printed_lines(service: Service) -> None:
     """Both lines to paste are about Ada, the only customer, and do what they say."""
     get, post = service.curl_lines
-    with urllib.request.urlopen(get[1], timeout=30) as answer:
-        assert b'"customer_id":"Ada"' in answer.read().replace(b" ", b"")
+    assert b'"customer_id":"Ada"' in answer_to(get[1])
     headers = dict([post[post.index("-H") + 1].split(": ")])
     body = post[post.index("-d") + 1].encode()
-    with urllib.request.urlopen(urllib.request.Request(post[-1], body, headers), timeout=30) as answer:
-        assert b'"accepted":1' in answer.read().replace(b" ", b"")
+    assert b'"accepted":1' in answer_to(urllib.request.Request(post[-1], body, headers))
+
+
+def answer_to(request: str | urllib.request.Request) -> bytes:
+    """The body, without blanks; fails with what it says where it is an error's."""
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            body: bytes = answer.read()
+    except urllib.error.HTTPError as error:
+        pytest.fail(f"{error.url}: {error} {error.read()!r}")
+    return body.replace(b" ", b"")
 
 
 def test_every_line_can_be_an_object_and_none_names_a_customer(tmp_path: Path) -> None:
@@ -118,6 +125,7 @@ def test_every_line_can_be_an_object_and_none_names_a_customer(tmp_path: Path) -
         fill(service)
         purchase(service, "Ada", "a001")
         assert service.get("/v1/customers/Ada/recommendations?category=none")[0] == 200
+        wait_until(lambda: any("/recommendations" in line.get("route", "") for line in lines_of(service)))
         wait_until(lambda: any("cannot write yet" in line["message"] for line in lines_of(service)))
         os.kill(*service.children_named("service.worker"), signal.SIGKILL)
         wait_until(lambda: sum(" answers, with " in line["message"] for line in lines_of(service)) == 2)

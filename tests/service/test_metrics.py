@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +36,16 @@ async def worked_off() -> MemoryGenerationQueue:
         assert taken is not None
         await queue.finish(taken, outcome, seconds)
     return queue
+
+
+def test_a_worker_that_was_killed_as_it_began_takes_no_figures_away(tmp_path: Path) -> None:
+    """In a process of its own, since the library looks for the folder once."""
+    for kind in ("counter", "gauge_liveall", "histogram"):
+        (tmp_path / f"{kind}_1.db").touch()
+    shows = "from service.metrics import Metrics; it = Metrics(); it.show_index(20, 15); print(it.page().decode())"
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    page = subprocess.run([sys.executable, "-c", shows], env=environment, capture_output=True, text=True, check=True)
+    assert re.search(r'^modiste_index_articles{pid="\d+",stock="in"} 15.0$', page.stdout, re.MULTILINE), page.stdout
 
 
 @pytest.mark.parametrize("several_processes", [False, True])
