@@ -386,7 +386,7 @@ class ArticleIndex:
         """A copy of the Fashion DNA, float32 (len(rows), 128)."""
         return self._dna.of(rows)
 
-    def ids_of(self, rows: Rows) -> list[str]:
+    def ids_of(self, rows: NDArray[np.integer]) -> list[str]:
         """Article ids of rows."""
         return [self._ids[row] for row in rows.tolist()]
 

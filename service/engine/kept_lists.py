@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.engine.arrays import Float32, Rows
 from service.engine.filters import Filters
 from service.engine.index import ArticleIndex, Ranked
 
-MOST_LISTS = 2_048  # about 5 KB each, for lists of some 230 articles
+MOST_LISTS = 2_048  # about 3 KB each, for lists of some 230 articles
 SPARE = 32
 """Articles that a list holds beyond what is asked for: so many may sell out, or be excluded, before it is too short."""
 
@@ -27,21 +28,16 @@ Score = Callable[[ArticleIndex, Rows, Float32], Float32]
 """Scores of rows in stock, float32 (len(rows)), as the search gives them."""
 
 
-@dataclass(frozen=True)
-class _List:
-    """``best``, as it was true at ``revision`` of the index. ``last``: whatever is not in it ranks behind that place.
+class _List(NamedTuple):
+    """The best ``rows`` int32 (n), as it was true at ``revision`` of the index, with their ``scores`` float32 (n).
 
-    None where nothing else passes.
+    ``last``: whatever is not in it ranks behind that place; None where nothing else passes.
     """
 
-    best: Ranked
+    rows: NDArray[np.int32]
+    scores: Float32
     last: tuple[float, str] | None
     revision: int
-    names: frozenset[str]
-
-    @classmethod
-    def of(cls, best: Ranked, last: tuple[float, str] | None, revision: int) -> _List:
-        return cls(best, last, revision, frozenset(best.article_ids))
 
 
 class KeptLists:
@@ -61,8 +57,8 @@ class KeptLists:
             self._lists.clear()
             self._index = index
         kept = self._kept(index, vector, k, filters)
-        rows = kept.best.rows
-        if not kept.names.isdisjoint(filters.exclude):
+        rows = kept.rows.astype(np.int64)
+        if filters.exclude:
             rows = index.marks.outside(rows, index.excluded(filters))
         chosen = rows[:k]
         if len(chosen) == k or kept.last is None:
@@ -76,10 +72,11 @@ class KeptLists:
         kept = self._lists.pop(key, None)
         if kept is not None and kept.revision != index.revision:
             kept = self._followed(index, vector, wide, kept)
-        if kept is None or (kept.last is not None and len(kept.best.article_ids) < k):
+        if kept is None or (kept.last is not None and len(kept.rows) < k):
             best = self._search(index, vector, k + SPARE, wide)
-            full = len(best.article_ids) == k + SPARE
-            kept = _List.of(best, _place(best, -1) if full else None, index.revision)
+            full = len(best.rows) == k + SPARE
+            last = (-float(best.scores[-1]), best.article_ids[-1]) if full else None
+            kept = _List(best.rows.astype(np.int32), best.scores.copy(), last, index.revision)
         self._lists[key] = kept
         if len(self._lists) > self._most:
             self._lists.popitem(last=False)
@@ -91,18 +88,21 @@ class KeptLists:
         if touched is None:
             return None
         if not touched:
-            return replace(kept, revision=index.revision)
+            return kept._replace(revision=index.revision)
+        # A row that another article has now is touched by that one's coming.
+        names = index.ids_of(kept.rows)
+        entries = [
+            (-score, name, row)
+            for row, score, name in zip(kept.rows.tolist(), kept.scores.tolist(), names, strict=True)
+            if name not in touched
+        ]
         rows = index.allowed_among(touched, filters)
-        names, scores = index.ids_of(rows), self._score(index, rows, vector).tolist()
-        stay = [place for place, name in enumerate(kept.best.article_ids) if name not in touched]
-        entries = [_place(kept.best, place) for place in stay]
-        entries += [(-score, name) for name, score in zip(names, scores, strict=True)]
-        entries = sorted(entry for entry in entries if kept.last is None or entry <= kept.last)
-        best = tuple(name for _, name in entries)
-        ranked = Ranked(best, np.array([-score for score, _ in entries], np.float32), index.rows_of(best))
-        return _List.of(ranked, kept.last, index.revision)
-
-
-def _place(best: Ranked, place: int) -> tuple[float, str]:
-    """What an entry of a list is ordered by."""
-    return -float(best.scores[place]), best.article_ids[place]
+        scores = (-self._score(index, rows, vector)).tolist()
+        entries += zip(scores, index.ids_of(rows), rows.tolist(), strict=True)
+        entries = sorted(entry for entry in entries if kept.last is None or entry[:2] <= kept.last)
+        return _List(
+            np.array([row for _, _, row in entries], np.int32),
+            np.array([-score for score, _, _ in entries], np.float32),
+            kept.last,
+            index.revision,
+        )
