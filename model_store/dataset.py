@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -224,9 +224,65 @@ class DataSet:
             for _, rows in tables.read_batches(self.folder, tables.SEARCH_RESULTS, batch=batch):
                 yield rows
 
+    def ended(self, ends: Mapping[str, int], what: str) -> DataSet:
+        """The same, as if some customers had done nothing more after a time of their own.
+
+        ``ends``: the last second (Unix) that counts of each customer who is named. ``what`` says to people, and to the
+        fingerprint, what was left out. Search results that answered what is left out are gone, too.
+        """
+        return _Ended(self, ends, what)
+
     @cached_property
     def _history_events(self) -> _HistoryEvents:
         return _read_history_events(self.folder, self.article_ids)
+
+
+class _Ended(DataSet):
+    """A data set in which customers named by ``ends`` did nothing later than that."""
+
+    def __init__(self, whole: DataSet, ends: Mapping[str, int], what: str):
+        digest = hashlib.sha256(f"{whole.fingerprint}\n{what}\n".encode())
+        for customer_id in sorted(ends):
+            digest.update(f"{customer_id}\0{ends[customer_id]}\n".encode())
+        super().__init__(whole.folder, whole.file, whole.article_ids, whole.last_event, digest.hexdigest())
+        self._names = pa.array(ends.keys(), pa.string())
+        self._ends = np.append(np.fromiter(ends.values(), np.int64, len(ends)), LATEST_TIMESTAMP)
+
+    def events(self, batch: int = tables.BATCH) -> Iterator[pa.RecordBatch]:
+        for rows in super().events(batch):
+            yield rows.filter(pa.array(~self._left_out(rows)))
+
+    def search_results(self, batch: int = tables.BATCH) -> Iterator[pa.RecordBatch]:
+        for rows in super().search_results(batch):
+            asked = pa.array(_query_at(rows), pa.string())
+            yield rows.filter(pc.invert(pc.is_in(asked, value_set=self._answered)))
+
+    @cached_property
+    def _answered(self) -> pa.Array:
+        """Queries with their time that nobody sent but customers for whom they are left out."""
+        kept, left_out = set[str](), set[str]()
+        for rows in super().events():
+            searches = rows.filter(pc.equal(rows.column("type"), EventType.SEARCH.value))
+            for asked, out in zip(_query_at(searches), self._left_out(searches).tolist(), strict=True):
+                (left_out if out else kept).add(asked)
+        return pa.array(sorted(left_out - kept), pa.string())
+
+    def _left_out(self, rows: pa.RecordBatch) -> NDArray[np.bool_]:
+        place = pc.fill_null(pc.index_in(rows.column("customer_id"), value_set=self._names), -1)
+        late: NDArray[np.bool_] = tables.seconds(rows.column("timestamp")) > self._ends[place.to_numpy()]
+        return late
+
+    @cached_property
+    def _history_events(self) -> _HistoryEvents:
+        events = _read_history_events(self.folder, self.article_ids)
+        place = pc.fill_null(pc.index_in(pa.array(events.customer_ids, pa.string()), value_set=self._names), -1)
+        return events.take(np.flatnonzero(events.timestamp <= self._ends[place.to_numpy()][events.customer]))
+
+
+def _query_at(rows: pa.RecordBatch) -> list[str]:
+    """Query and time of searches or their results, as one text."""
+    times = tables.seconds(rows.column("timestamp"), -1).tolist()
+    return [f"{time} {query}" for query, time in zip(rows.column("query").to_pylist(), times, strict=True)]
 
 
 # --- purchases ---------------------------------------------------------------------------------------------------

@@ -29,9 +29,11 @@ class SplitConfig(_Section):
     """Where time is cut, in whole days (UTC). None: the data set's own ``window_days``.
 
     ``test_days`` at the end are never looked at; 0 trains for production, up to the last event. ``validation_days``
-    before them stop the training early and fit the blend.
+    before them stop the training early and fit the blend. ``hold_out``: what is kept for evaluation; ``last_order``
+    leaves each customer's last order out instead of the last days (``offline.hold_out``).
     """
 
+    hold_out: Literal["by_time", "last_order"] = "by_time"
     validation_days: Positive | None = None
     test_days: Annotated[int, Field(ge=0)] | None = None
 

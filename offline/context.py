@@ -12,6 +12,7 @@ from model_store.dataset import DataSet, Purchases
 from model_store.errors import TrainingError
 from model_store.time_features import TimeSpec
 from offline.config import Config
+from offline.hold_out import LAST_ORDER
 from offline.progress import Progress
 from offline.run import Run, Split
 from offline.stages import Keeper
@@ -25,12 +26,15 @@ DAY = 86_400
 def make_split(data: DataSet, config: Config) -> Split:
     """Where time is cut: whole days (UTC) counted back from the end of the last event's day."""
     window = data.file.window_days
-    test = window if config.split.test_days is None else config.split.test_days
+    test = config.split.test_days
+    if test is None:
+        test = 0 if config.split.hold_out == LAST_ORDER else window
     validation = config.split.validation_days or window
     cutoff = (data.last_event // DAY + 1 - test) * DAY
     return Split(
         data_set=data.file.name,
         fingerprint=data.fingerprint,
+        hold_out=config.split.hold_out,
         validation_from=cutoff - validation * DAY,
         cutoff=cutoff,
     )

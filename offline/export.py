@@ -21,6 +21,7 @@ from offline.article_tables import load_networks
 from offline.bundling import Catalogue, Contents, Networks, RawArticle, write_bundle
 from offline.config import Config
 from offline.generation_bundling import GeneratingHalf, gather_generating_half
+from offline.hold_out import LAST_ORDER
 from offline.identity import run_digest
 from offline.progress import Progress
 from offline.run import Run, Split
@@ -52,6 +53,8 @@ def default_version(run: Run, now: datetime) -> str:
 def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Progress) -> Contents:
     """All that goes into the bundle of a run."""
     split = run.load_model("split", Split)
+    if split.hold_out == LAST_ORDER:
+        raise InvalidConfig("the run was trained without last orders, to be evaluated: train one with all for a bundle")
     if split.fingerprint != data.fingerprint:
         raise InvalidConfig(
             f"the run was trained on '{split.data_set}' with other content than {data.folder} has now: train it again"

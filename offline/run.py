@@ -26,7 +26,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import orjson
@@ -48,6 +48,7 @@ class Split(BaseModel):
 
     data_set: str
     fingerprint: str
+    hold_out: Literal["by_time", "last_order"] = "by_time"
     validation_from: int
     cutoff: int
 

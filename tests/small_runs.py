@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from bundles import sample_networks
@@ -17,7 +18,7 @@ from offline.article_tables import build_fashion_dna
 from offline.bundling import Networks, RawArticle, torch_dna
 from offline.config import Config
 from offline.models.residual import save_residual_network
-from offline.run import Run, Split
+from offline.run import Run
 
 DAY = 86_400
 START = 1_700_006_400  # 2023-11-15, 00:00
@@ -61,7 +62,15 @@ def write_shop(
     return DataSet.open(folder)
 
 
-def make_run(folder: Path, data: DataSet, cutoff: int, *, seed: int = 0, trend: float = 0.5) -> Run:
+def make_run(
+    folder: Path,
+    data: DataSet,
+    cutoff: int,
+    *,
+    seed: int = 0,
+    trend: float = 0.5,
+    hold_out: Literal["by_time", "last_order"] = "by_time",
+) -> Run:
     """A complete run whose networks were never trained; customers of the first half of the data have static styles."""
     raw = [RawArticle(article, data.image(article)) for article in data.articles()]
     spec = ArticleSpec(
@@ -82,7 +91,8 @@ def make_run(folder: Path, data: DataSet, cutoff: int, *, seed: int = 0, trend: 
 
     run = Run(folder)
     run.save_json("config", config)
-    run.save_json("split", _split(data, cutoff))
+    about = {"data_set": data.file.name, "fingerprint": data.fingerprint, "hold_out": hold_out}
+    run.save_json("split", {**about, "validation_from": cutoff - 5 * DAY, "cutoff": cutoff})
     run.save_json("article_spec", spec)
     run.save_json("time_spec", time_spec)
     run.save_json("blend", Blend(trend=trend))
@@ -95,7 +105,3 @@ def make_run(folder: Path, data: DataSet, cutoff: int, *, seed: int = 0, trend: 
     run.save_arrays("static", {"style": style, "bias": np.zeros(len(customers), np.float32)})
     run.save_json("static_customers", customers)
     return run
-
-
-def _split(data: DataSet, cutoff: int) -> Split:
-    return Split(data_set=data.file.name, fingerprint=data.fingerprint, validation_from=cutoff - 5 * DAY, cutoff=cutoff)

@@ -14,6 +14,7 @@ from model_store.bundle import Blend
 from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig
 from model_store.time_features import TimeSpec
+from offline.evaluation.last_order import make_last_order_task
 from offline.evaluation.metrics import Estimate, Figures, Float64, Scorecard, bootstrap, estimate
 from offline.evaluation.rankings import (
     COMPARED,
@@ -26,8 +27,10 @@ from offline.evaluation.rankings import (
 )
 from offline.evaluation.ranks import Places, Ranking, Ranks, rank
 from offline.evaluation.tables import Table, tables
-from offline.evaluation.window import Task, Window, choose_window, make_task
+from offline.evaluation.task import POPULARITY_DAYS, Task
+from offline.evaluation.window import choose_window, make_task
 from offline.generating import GeneratingModel, sessions_before
+from offline.hold_out import LAST_ORDER, LastOrders
 from offline.progress import Progress
 from offline.run import Run, Split
 from offline.style_lstm import styles_at, trained_network
@@ -85,8 +88,7 @@ class Result:
 
 def run_backtest(data: DataSet, run: Run, options: Options, progress: Progress) -> Result:
     """Evaluate a trained run. Raises InvalidConfig, InvalidData or TrainingError in one line."""
-    window = _window(data, run, options)
-    task = make_task(data, window)
+    task = _task(data, run, options)
     generated = _generated_lists(task, data, run, progress)
     rankings, static = _rankings(task, run, generated)
     ranks = {}
@@ -97,13 +99,22 @@ def run_backtest(data: DataSet, run: Run, options: Options, progress: Progress) 
     return Result(task, options, rankings, ranks, _measure(task, ranks, options, progress), static.unknown, listed)
 
 
-def _window(data: DataSet, run: Run, options: Options) -> Window:
+def _task(data: DataSet, run: Run, options: Options) -> Task:
+    """The task of the protocol that the run was trained for."""
     split = run.load_model("split", Split)
-    if split.fingerprint != data.fingerprint:
+    by_orders = split.hold_out == LAST_ORDER
+    trained_on = LastOrders.of(data).left_out_of(data) if by_orders else data
+    if split.fingerprint != trained_on.fingerprint:
         raise InvalidConfig(
             f"the run was trained on '{split.data_set}' with other content than {data.folder} has now: train it again"
         )
-    return choose_window(data, split.cutoff, options.until, options.days)
+    if not by_orders:
+        return make_task(data, choose_window(data, split.cutoff, options.until, options.days))
+    if options.until is not None or options.days is not None:
+        raise InvalidConfig(
+            "the run was trained without last orders, which are evaluated whenever they were: no window"
+        )
+    return make_last_order_task(data)
 
 
 @dataclass(frozen=True)
@@ -126,7 +137,7 @@ def _generated_lists(task: Task, data: DataSet, run: Run, progress: Progress) ->
         task.window.start,
         task.window.until,
         task.customer_ids,
-        task.first_sale,
+        task.moment,
         bought,
         model.spec.prompt.actions,
     )
@@ -139,7 +150,7 @@ def _rankings(task: Task, run: Run, generated: _Generated | None) -> tuple[list[
     trained = run.load_arrays("static")
     static = static_styles(task.customer_ids, run.load_json("static_customers"), trained["style"])
     style = styles_at(
-        network, run.load_model("time_spec", TimeSpec), dna, task.history, task.known_customer, task.first_sale
+        network, run.load_model("time_spec", TimeSpec), dna, task.history, task.known_customer, task.moment
     )
     candidates = np.ascontiguousarray(dna[task.candidates])
     weights = sum(weight.numel() for weight in network.parameters())
@@ -147,7 +158,7 @@ def _rankings(task: Task, run: Run, generated: _Generated | None) -> tuple[list[
     blend, generating = run.load_model("blend", Blend), generated.parameters if generated else 0
     served = blended(dynamic, task, blend, generated.lists if generated else (), generating)
     rankings: list[Ranking] = [
-        popularity(task),
+        *(popularity(task, days) for days in POPULARITY_DAYS),
         personal("static", trained["style"].size + trained["bias"].size, static.style, candidates),
         dynamic,
         *([GeneratedRanking(generated.lists, served, generating)] if generated else []),

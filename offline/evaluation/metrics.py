@@ -17,21 +17,30 @@ from offline.evaluation.ranks import Places
 
 Float64 = NDArray[np.float64]
 COVERED = (0.1, 0.5, 0.9)
+LEADING = (1, 5, 10, 50, 100)
+"""How many leading ranks are looked at."""
 
 
 class Figures(NamedTuple):
     """One model's figures in one table; NaN where the table has no purchases.
 
-    ``auc``: mean over purchases of the share of articles not bought that rank lower. ``recall_10`` and ``recall_100``:
-    share of purchases among the first 10 or 100. ``ndcg_10``: mean of 1 / log2(1 + rank) within the first 10, which is
-    NDCG@10 with one article to be found at a time. ``mrr``: mean of 1 / rank. ``cover_…``: number of recommendations
-    that cover this percentage of purchases, R_j / R_z of equation 4.
+    ``auc``: mean over purchases of the share of articles not bought that rank lower. ``recall_…``: share of purchases
+    among so many leading ones. ``ndcg_…``: mean of 1 / log2(1 + rank) within them, which is NDCG with one article to be
+    found at a time. ``mrr``: mean of 1 / rank. ``cover_…``: number of recommendations that cover this percentage of
+    purchases, R_j / R_z of equation 4.
     """
 
     auc: float
+    recall_1: float
+    recall_5: float
     recall_10: float
+    recall_50: float
     recall_100: float
+    ndcg_1: float
+    ndcg_5: float
     ndcg_10: float
+    ndcg_50: float
+    ndcg_100: float
     mrr: float
     cover_10: float
     cover_50: float
@@ -85,12 +94,11 @@ class Scorecard:
         self._means = np.stack(
             [
                 places.auc,
-                _share_within(10, places),
-                _share_within(100, places),
-                _discounted_gain(10, places),
+                *(_share_within(n, places) for n in LEADING),
+                *(_discounted_gain(n, places) for n in LEADING),
                 _reciprocal_rank(places),
             ]
-        )  # (5, P')
+        )  # (12, P')
 
     def figures(self, counts: Float64) -> Figures:
         """``counts`` (K): how often each customer is in the sample, 1 for the data as they are."""

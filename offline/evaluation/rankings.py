@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
-from model_store.popularity import trend_score, with_newcomers
+from model_store.popularity import TRENDING_DAYS, trend_score
 from offline.evaluation.ranks import Float32, Ranking
-from offline.evaluation.window import Task
+from offline.evaluation.task import Task
 
 POPULARITY, STATIC, DYNAMIC, GENERATED, BLENDED = "popularity", "static", "dynamic", "generated", "blended"
 COMPARED = (
@@ -47,11 +47,29 @@ class LinearRanking:
         return scores
 
 
-def popularity(task: Task) -> LinearRanking:
-    """Sales of the week before the window; articles that (re-)enter the inventory get the average (§3.1)."""
-    sales = np.where(task.entering, task.average_sales, task.sales).astype(np.float32)
-    nothing = np.zeros((task.targets.customers, 0), np.float32), np.zeros((len(sales), 0), np.float32)
-    return LinearRanking(POPULARITY, None, *nothing, sales)
+@dataclass(frozen=True)
+class PopularityRanking:
+    """What sold most in the ``days`` before each customer's moment; what (re-)enters gets the average (§3.1)."""
+
+    name: str
+    task: Task
+    days: int
+    parameters: int | None = None
+
+    def scores(self, customers: slice) -> Float32:
+        """float32 (B, N)"""
+        task, moments = self.task, self.task.sales_until[customers]
+        average = task.average_sales[self.days]
+        row_of = {
+            moment: np.where(task.entering, average, task.recent.before(moment, self.days)).astype(np.float32)
+            for moment in np.unique(moments).tolist()
+        }
+        return np.stack([row_of[moment] for moment in moments.tolist()])
+
+
+def popularity(task: Task, days: int = TRENDING_DAYS) -> PopularityRanking:
+    """Sales of the week before, or of as many ``days``."""
+    return PopularityRanking(POPULARITY if days == TRENDING_DAYS else f"{POPULARITY} of {days} days", task, days)
 
 
 @dataclass(frozen=True)
@@ -103,15 +121,13 @@ class BlendedRanking:
     """What the service ranks by (``model_store.bundle.Blend``).
 
     f · d + trend · log(1 + sales of the week before the window) + generated · what the place in the mixup list is
-    worth. A customer without purchases is ``cold`` (K): by log(1 + sales), and what was generated first gains as much
+    worth. For a customer without purchases: by log(1 + sales), and what was generated first gains as much
     as the best seller; what neither sold nor was generated follows by f · d.
     """
 
     dynamic: LinearRanking
     blend: Blend
-    sales: Float32
-    """(N), of articles too new to have sold the average"""
-    cold: NDArray[np.bool_]
+    task: Task
     lists: Sequence[NDArray[np.int64]] = ()
     """(K) as ``GeneratedRanking`` has them; none at all without a generating half"""
     generating_parameters: int = 0
@@ -123,9 +139,12 @@ class BlendedRanking:
 
     def scores(self, customers: slice) -> Float32:
         """float32 (B, N)"""
-        scores, trend = self.dynamic.scores(customers), trend_score(self.sales.astype(np.float64))
+        scores, moments = self.dynamic.scores(customers), self.task.sales_until[customers].tolist()
+        trends = {moment: trend_score(self.task.trend(moment)) for moment in set(moments)}
         lists = self.lists[customers] if self.lists else [np.zeros(0, np.int64)] * len(scores)
-        for row, cold, listed in zip(scores, self.cold[customers], lists, strict=True):
+        new_customer = self.task.history_sizes[customers] == 0
+        for row, moment, cold, listed in zip(scores, moments, new_customer, lists, strict=True):
+            trend = trends[moment]
             bonus = np.zeros(len(row), np.float32)
             bonus[listed] = rank_bonus(len(listed))
             if cold:
@@ -145,5 +164,4 @@ def blended(
     generating_parameters: int = 0,
 ) -> BlendedRanking:
     """The ranking that is served to this task's customers, by both halves and the run's blend."""
-    sales = with_newcomers(task.sales, task.newcomer).astype(np.float32)
-    return BlendedRanking(dynamic, blend, sales, task.history_sizes == 0, lists, generating_parameters)
+    return BlendedRanking(dynamic, blend, task, lists, generating_parameters)

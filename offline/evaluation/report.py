@@ -10,13 +10,12 @@ from typing import Any
 from model_store.dataset import DataSet
 from offline.config import Config
 from offline.evaluation.backtest import Result, TableResult
-from offline.evaluation.metrics import Estimate
+from offline.evaluation.metrics import LEADING, Estimate
 from offline.evaluation.tables import ALL, KNOWN_ONLY
 from offline.identity import run_digest
 from offline.run import Run, Split
 
 _WHOLE = {"cover_10", "cover_50", "cover_90"}
-_PERCENT_DIGITS = {"auc": 2, "recall_10": 2, "recall_100": 2, "ndcg_10": 2, "mrr": 3}
 
 
 def headline(result: Result) -> TableResult:
@@ -37,6 +36,7 @@ def as_json(result: Result, data: DataSet, run: Run) -> dict[str, Any]:
         "seed": options.seed,
         "bootstrap": options.samples,
         "cutoff": _date(run.load_model("split", Split).cutoff),
+        "protocol": task.protocol,
         "window": {"start": _date(task.window.start), "until": _date(task.window.until)},
         "customers": task.targets.customers,
         "customers_without_history": int((task.history_sizes == 0).sum()),
@@ -86,7 +86,7 @@ def as_markdown(result: Result, data: DataSet, run: Run) -> str:
             _facts(result, data, run),
             "![ROC of all rankings](roc.png)",
             *(_table_markdown(result, one) for one in result.tables),
-            _RULES,
+            _rules(result.task.protocol),
         ]
     )
 
@@ -112,7 +112,7 @@ def _facts(result: Result, data: DataSet, run: Run) -> str:
         ("data set", f"{data.file.name}{' (simulated)' if data.file.synthetic else ''}, `{data.fingerprint[:12]}`"),
         ("stock", data.file.stock or "as the availability table says"),
         (
-            "window",
+            "window" if task.protocol == "by_time" else "last orders",
             f"{_date(task.window.start)} to {_date(task.window.until)}; cut-off of training {_date(split.cutoff)}",
         ),
         ("customers", _customers(result)),
@@ -135,8 +135,8 @@ def _customers(result: Result) -> str:
 def _purchases(result: Result) -> str:
     task = result.task
     return (
-        f"{len(task.targets.candidate):,} pairs of customer and article; beyond them {task.repeated:,} repeats within "
-        f"the window and {task.out_of_stock:,} of articles not in stock in it"
+        f"{len(task.targets.candidate):,} pairs of customer and article; beyond them {task.repeated:,} repeats and "
+        f"{task.out_of_stock:,} of articles that were not in stock"
     )
 
 
@@ -152,19 +152,23 @@ def _table_markdown(result: Result, one: TableResult) -> str:
     ]
     heading = f"## {one.table.title}\n\n{one.purchases:,} purchases of {one.customers:,} customers, "
     heading += f"{one.candidates:,} candidates. Brackets: 95% intervals."
-    head = ["model", "AUC %", "for 10%", "for 50%", "for 90%", "Recall@10 %", "Recall@100 %", "NDCG@10 %"]
-    head += ["MRR %", "parameters"]
+    head = ["model", "AUC %", "for 10%", "for 50%", "for 90%", "MRR %", "parameters"]
+    leading = [
+        [model, *(_show(f"{figure}_{n}", values[f"{figure}_{n}"]) for figure in ("recall", "ndcg") for n in LEADING)]
+        for model, values in one.models.items()
+    ]
     return "\n\n".join(
         [
             heading,
             _grid(head, figures),
+            _grid(["model", *(f"{figure}@{n} %" for figure in ("Recall", "NDCG") for n in LEADING)], leading),
             _grid(["difference in points", "AUC", "Recall@10", "NDCG@10", "MRR"], differences),
         ]
     )
 
 
 def _cells(values: dict[str, Estimate]) -> list[str]:
-    order = ("auc", "cover_10", "cover_50", "cover_90", "recall_10", "recall_100", "ndcg_10", "mrr")
+    order = ("auc", "cover_10", "cover_50", "cover_90", "mrr")
     return [_show(name, values[name]) for name in order]
 
 
@@ -178,7 +182,7 @@ def _show(name: str, figure: Estimate) -> str:
         return "–"
     if name in _WHOLE:
         return f"{figure.value:,.0f} [{figure.low:,.0f}, {figure.high:,.0f}]"
-    digits = _PERCENT_DIGITS[name]
+    digits = 3 if name == "mrr" else 2
     value, low, high = (100 * part for part in figure)
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
@@ -187,37 +191,52 @@ def _signed(name: str, figure: Estimate) -> str:
     """A difference in percentage points; bold where its interval, as printed, leaves out zero."""
     if math.isnan(figure.value):
         return "–"
-    digits = _PERCENT_DIGITS[name]
+    digits = 3 if name == "mrr" else 2
     value, low, high = (round(100 * part, digits) + 0.0 for part in figure)  # no −0.00
     text = f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
     return f"**{text}**" if low > 0 or high < 0 else text
 
 
-_RULES = """## How it was measured
-
-The protocol of Zalando 2017, §3, split by time. Every article in stock at some moment of the window is ranked for each
-customer with a purchase in it, at the time of that customer's first one, from what was known when the window started.
-
-- **popularity**: sales of the 7 days before the window; an article that (re-)enters the inventory during it gets the
-  average of those sales over the articles that were then in stock. **static**: f·s; a customer unknown to the static
-  model gets the mean of all its styles. **dynamic**: f·d, d read at the customer's first purchase in the window.
-  **blended**: f·d + w·log(1 + sales of those 7 days), w fitted on validation data, where an article created in those
-  days or later counts with the average sales at least; as in the service, a customer without purchases gets what sold
-  those 7 days first, the rest by f·d. Articles that a customer bought before are ranked like all others, except in the
-  table of first-time purchases.
-- **generated** (Amazon 2024, §4.4), where the run has a language model: what it writes, as served (8 bits, temperature
-  0), for the session right before the customer's first purchase in the window, without clicks on what the customer
-  goes on to buy (§5.1), retrieved with mixup; what is not among the first 200 ties behind them, and who has no session
-  gets the blended ranking. **blended** adds the fitted weight times log(201 / place) / log 201 to those 200; for a
-  customer without purchases the first of them gains as much as the best seller. A generation speaks of the next order;
-  the other tables count all purchases of the window.
+_HOW = {
+    "by_time": """The protocol of Zalando 2017, §3, split by time. Every article in stock at some moment of the window
+is ranked for each customer with a purchase in it, at the time of that customer's first one, from what was known when
+the window started.""",
+    "last_order": """The leave-one-out of Amazon 2024, §5.1, for orders. Each customer's last order was left out of
+training, with whatever that customer did from the order before it on; here its articles are ranked among all articles,
+in stock or not, at the time at which it began. Purchases of one customer with one order id, or else at one time, are
+one order; those that went back are none. Who ordered once is not asked for. What other customers did later than that
+order was in training, as is usual where one is left out.""",
+}
+_MODELS = {
+    "by_time": """- **popularity**: sales of the 7 days before the window, or of as many as it says; an article that
+  (re-)enters the inventory during it gets the average of those sales over the articles that were then in stock.
+  **static**: f·s; a customer unknown to the static model gets the mean of all its styles. **dynamic**: f·d, d read at
+  the customer's first purchase in the window. **blended**: f·d + w·log(1 + sales of those 7 days), w fitted on
+  validation data, where an article created in those days or later counts with the average sales at least; as in the
+  service, a customer without purchases gets what sold those 7 days first, the rest by f·d. Articles that a customer
+  bought before are ranked like all others, except in the table of first-time purchases.""",
+    "last_order": """- **popularity**: sales of the 7 days before the order, or of as many as it says, of what training
+  knows. **static**: f·s; a customer unknown to the static model gets the mean of all its styles. **dynamic**: f·d, d
+  read when the order began. **blended**: f·d + w·log(1 + sales of those 7 days), w fitted on validation data, where an
+  article created in those days or later counts with the average sales at least. Articles that a customer bought before
+  are ranked like all others, except in the table of first-time purchases.""",
+}
+_RULES = """- **generated** (Amazon 2024, §4.4), where the run has a language model: what it writes, as served (8 bits,
+  temperature 0), for the session right before the customer's first purchase of what is ranked, without clicks on what
+  the customer goes on to buy (§5.1), retrieved with mixup; what is not among the first 200 ties behind them, and who
+  has no session gets the blended ranking. **blended** adds the fitted weight times log(201 / place) / log 201 to those
+  200; for a customer without purchases the first of them gains as much as the best seller. A generation speaks of the
+  next order.
 - **AUC**: mean over purchases of the share of articles not bought by the customer that rank lower, ties counting half.
   **for 10% …**: number of recommendations that cover this share of the purchases (equation 4). **Recall@n**: share of
-  the purchases within the first n. **NDCG@10**: mean of 1 / log2(1 + rank) within the first 10. **MRR**: mean of
-  1 / rank. **parameters**: weights beyond Fashion DNA's network,
-  which static, dynamic and blended share.
+  the purchases within the first n. **NDCG@n**: mean of 1 / log2(1 + rank) within the first n. **MRR**: mean of
+  1 / rank. **parameters**: weights beyond Fashion DNA's network, which static, dynamic and blended share.
 - Articles with equal scores: each figure is its expectation over all orders of them. An article that a customer buys
-  twice in the window counts once.
+  twice counts once.
 - Intervals: 95%, bootstrap over customers (percentiles). All models and differences see the same resamples; a
   difference in bold has an interval without zero.
 """
+
+
+def _rules(protocol: str) -> str:
+    return f"## How it was measured\n\n{_HOW[protocol]}\n\n{_MODELS[protocol]}\n{_RULES}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.evaluation.window import KNOWN, NEW, RECENT, RECENT_DAYS, Task
+from offline.evaluation.task import KNOWN, NEW, RECENT, RECENT_DAYS, Task
 
 ALL, KNOWN_ONLY = "all", "known"
 _EVERY = (RECENT, KNOWN, NEW)
@@ -27,17 +27,23 @@ class Table:
 
 def tables(task: Task) -> list[Table]:
     """All tables of a task; some may be empty."""
-    return [*_by_article(task), _next_order(task), _first_time(task), *_by_history(task)]
+    next_order = [_next_order(task)] if task.protocol == "by_time" else []  # else all targets are of one order
+    return [*_by_article(task), *next_order, _first_time(task), *_by_history(task)]
 
 
 def _by_article(task: Task) -> list[Table]:
     tier = task.targets.tier
+    by_time = task.protocol == "by_time"
+    every, before = ("all articles in stock", "before") if by_time else ("all articles", "in training")
     recent = f"Recent articles only: only articles sold in the {RECENT_DAYS} days before are ranked"
+    known = f"Known articles only: only articles sold {before} are ranked"
     return [
-        Table(ALL, "All purchases, among all articles in stock", _EVERY, np.ones(len(tier), bool)),
-        Table("new", "New articles: purchases of articles never sold before, among all in stock", _EVERY, tier == NEW),
-        Table("new_only", "New articles among themselves: only never sold ones are ranked", (NEW,), tier == NEW),
-        Table(KNOWN_ONLY, "Known articles only: only articles sold before are ranked", (RECENT, KNOWN), tier != NEW),
+        Table(ALL, f"All purchases, among {every}", _EVERY, np.ones(len(tier), bool)),
+        Table("new", f"New articles: purchases of articles never sold {before}, among {every}", _EVERY, tier == NEW),
+        Table(
+            "new_only", f"New articles among themselves: only those never sold {before} are ranked", (NEW,), tier == NEW
+        ),
+        Table(KNOWN_ONLY, known, (RECENT, KNOWN), tier != NEW),
         Table("recent", recent, (RECENT,), tier == RECENT),
     ]
 
@@ -70,8 +76,9 @@ def _by_history(task: Task) -> list[Table]:
     groups = (
         ("history_some", "at least 1 earlier purchase", sizes >= 1),
         ("history_none", "no earlier purchase", sizes == 0),
-        ("history_1_3", "1 to 3 earlier purchases", (sizes >= 1) & (sizes <= 3)),
-        ("history_4_10", "4 to 10 earlier purchases", (sizes >= 4) & (sizes <= 10)),
-        ("history_11", "11 earlier purchases or more", sizes >= 11),
+        ("history_1", "1 earlier purchase", sizes == 1),
+        ("history_2_3", "2 or 3 earlier purchases", (sizes >= 2) & (sizes <= 3)),
+        ("history_4_9", "4 to 9 earlier purchases", (sizes >= 4) & (sizes <= 9)),
+        ("history_10", "10 earlier purchases or more", sizes >= 10),
     )
     return [Table(name, f"Customers with {words}{among}", tiers, counted & group) for name, words, group in groups]

@@ -9,7 +9,8 @@ from small_runs import DAY, START, write_shop
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
 from offline.evaluation.rankings import GeneratedRanking, blended, personal, popularity, static_styles
-from offline.evaluation.window import Task, Window, make_task
+from offline.evaluation.task import Task, Window
+from offline.evaluation.window import make_task
 
 EVERYONE = slice(0, 2)
 

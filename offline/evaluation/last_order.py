@@ -1,0 +1,66 @@
+"""The protocol by orders (Amazon 2024, §5.1, for orders): rank the articles of each customer's last order among all.
+
+Stock plays no part: every article of the data set is a candidate. Known is what training knows: everything but what
+customers did from their last order on (``offline.hold_out``). So sales of others may be later than the order they help
+to foretell, as in all of the literature that leaves one out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.dataset import DataSet
+from model_store.errors import InvalidData
+from offline.evaluation.ranks import Targets
+from offline.evaluation.task import POPULARITY_DAYS, RecentSales, Task, Window, distinct, first_time_targets
+from offline.hold_out import LastOrders
+from offline.style_lstm import customer_index
+
+
+def make_last_order_task(data: DataSet) -> Task:
+    """Gather the task of a whole data set. Raises InvalidData where no customer has ordered twice."""
+    held = LastOrders.of(data)
+    if not len(held.customer):
+        raise InvalidData("no customer has ordered more than once, so there is no last order to rank")
+    known, articles = held.left_out_of(data).purchases(), len(data.article_ids)
+    candidates, tier_ends = _candidates(known.article, articles)
+    position = np.empty(articles, np.int64)
+    position[candidates] = np.arange(articles)
+
+    customer, article = distinct(held.purchases.customer[held.rows], held.purchases.article[held.rows], articles)
+    offsets = np.searchsorted(customer, np.append(held.customer, len(held.purchases.customer_ids)))
+    targets = Targets.among_all(offsets, position[article], tier_ends)
+    customer_ids = [held.purchases.customer_ids[index] for index in held.customer]
+    moment = _begins(held)
+    return Task(
+        protocol="last_order",
+        window=Window(int(moment.min()), int(moment.max()) + 1),
+        customer_ids=customer_ids,
+        history=known,
+        moment=moment,
+        sales_until=moment,
+        candidates=candidates,
+        targets=targets,
+        first_time=first_time_targets(targets, known, customer_index(known, customer_ids), position),
+        first_order=np.ones(len(article), bool),
+        recent=RecentSales(known, candidates, articles),
+        created_at=data.created_at[candidates],
+        entering=np.zeros(articles, bool),
+        average_sales=dict.fromkeys(POPULARITY_DAYS, 0.0),
+        repeated=len(held.rows) - len(article),
+        out_of_stock=0,
+    )
+
+
+def _candidates(known: NDArray[np.integer], articles: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All articles, those that training knows first, and the ends of the tiers: nothing is RECENT."""
+    sold = np.zeros(articles, bool)
+    sold[known] = True
+    return np.concatenate([np.flatnonzero(sold), np.flatnonzero(~sold)]), np.array([0, sold.sum(), articles])
+
+
+def _begins(held: LastOrders) -> NDArray[np.int64]:
+    """(C) when each last order began: its rows are sorted by time."""
+    customer = held.purchases.customer[held.rows]
+    return held.purchases.timestamp[held.rows[np.searchsorted(customer, held.customer)]]
