@@ -43,7 +43,7 @@ def write_shop(
     with TableWriter(folder, EVENTS) as writer:
         writer.write(
             {
-                "event_id": [f"e{index}" for index in range(len(rows))],
+                "event_id": [f"e{index:04}" for index in range(len(rows))],
                 "type": [row[0] for row in rows],
                 "customer_id": [row[1] for row in rows],
                 "article_id": [row[2] for row in rows],

@@ -14,6 +14,7 @@ from model_store.bundle import Blend
 from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig
 from model_store.time_features import TimeSpec
+from offline.evaluation.counting import co_purchase, markov, own_history
 from offline.evaluation.last_order import make_last_order_task
 from offline.evaluation.metrics import Estimate, Figures, Float64, Scorecard, bootstrap, estimate
 from offline.evaluation.rankings import (
@@ -159,6 +160,7 @@ def _rankings(task: Task, run: Run, generated: _Generated | None) -> tuple[list[
     served = blended(dynamic, task, blend, generated.lists if generated else (), generating)
     rankings: list[Ranking] = [
         *(popularity(task, days) for days in POPULARITY_DAYS),
+        *(make(task, len(dna)) for make in (own_history, co_purchase, markov)),
         personal("static", trained["style"].size + trained["bias"].size, static.style, candidates),
         dynamic,
         *([GeneratedRanking(generated.lists, served, generating)] if generated else []),

@@ -1,6 +1,6 @@
-"""The rankings that compete (Zalando 2017, §3.1–3.3), and the blend of two of them, which is what is served.
+"""The rankings that compete (Zalando 2017, §3.1–3.3), and the blend of them, which is what is served.
 
-All are sums f_ν · s_k + w_k · b_ν over candidates ν and customers k, so one class scores them all.
+Those that learn nothing but counts stand in ``counting``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
 from model_store.popularity import TRENDING_DAYS, trend_score
+from offline.evaluation.counting import CO_PURCHASE, MARKOV, OWN_HISTORY
 from offline.evaluation.ranks import Float32, Ranking
 from offline.evaluation.task import Task
 
@@ -24,6 +25,9 @@ COMPARED = (
     (BLENDED, DYNAMIC),
     (BLENDED, GENERATED),
     (BLENDED, POPULARITY),
+    (BLENDED, OWN_HISTORY),
+    (BLENDED, CO_PURCHASE),
+    (BLENDED, MARKOV),
 )
 """Which differences are reported, where both were ranked."""
 

@@ -11,6 +11,7 @@ from model_store.dataset import DataSet
 from offline.config import Config
 from offline.evaluation.backtest import Result, TableResult
 from offline.evaluation.metrics import LEADING, Estimate
+from offline.evaluation.rules import rules
 from offline.evaluation.tables import ALL, KNOWN_ONLY
 from offline.identity import run_digest
 from offline.run import Run, Split
@@ -86,7 +87,7 @@ def as_markdown(result: Result, data: DataSet, run: Run) -> str:
             _facts(result, data, run),
             "![ROC of all rankings](roc.png)",
             *(_table_markdown(result, one) for one in result.tables),
-            _rules(result.task.protocol),
+            rules(result.task.protocol),
         ]
     )
 
@@ -195,48 +196,3 @@ def _signed(name: str, figure: Estimate) -> str:
     value, low, high = (round(100 * part, digits) + 0.0 for part in figure)  # no −0.00
     text = f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
     return f"**{text}**" if low > 0 or high < 0 else text
-
-
-_HOW = {
-    "by_time": """The protocol of Zalando 2017, §3, split by time. Every article in stock at some moment of the window
-is ranked for each customer with a purchase in it, at the time of that customer's first one, from what was known when
-the window started.""",
-    "last_order": """The leave-one-out of Amazon 2024, §5.1, for orders. Each customer's last order was left out of
-training, with whatever that customer did from the order before it on; here its articles are ranked among all articles,
-in stock or not, at the time at which it began. Purchases of one customer with one order id, or else at one time, are
-one order; those that went back are none. Who ordered once is not asked for. What other customers did later than that
-order was in training, as is usual where one is left out.""",
-}
-_MODELS = {
-    "by_time": """- **popularity**: sales of the 7 days before the window, or of as many as it says; an article that
-  (re-)enters the inventory during it gets the average of those sales over the articles that were then in stock.
-  **static**: f·s; a customer unknown to the static model gets the mean of all its styles. **dynamic**: f·d, d read at
-  the customer's first purchase in the window. **blended**: f·d + w·log(1 + sales of those 7 days), w fitted on
-  validation data, where an article created in those days or later counts with the average sales at least; as in the
-  service, a customer without purchases gets what sold those 7 days first, the rest by f·d. Articles that a customer
-  bought before are ranked like all others, except in the table of first-time purchases.""",
-    "last_order": """- **popularity**: sales of the 7 days before the order, or of as many as it says, of what training
-  knows. **static**: f·s; a customer unknown to the static model gets the mean of all its styles. **dynamic**: f·d, d
-  read when the order began. **blended**: f·d + w·log(1 + sales of those 7 days), w fitted on validation data, where an
-  article created in those days or later counts with the average sales at least. Articles that a customer bought before
-  are ranked like all others, except in the table of first-time purchases.""",
-}
-_RULES = """- **generated** (Amazon 2024, §4.4), where the run has a language model: what it writes, as served (8 bits,
-  temperature 0), for the session right before the customer's first purchase of what is ranked, without clicks on what
-  the customer goes on to buy (§5.1), retrieved with mixup; what is not among the first 200 ties behind them, and who
-  has no session gets the blended ranking. **blended** adds the fitted weight times log(201 / place) / log 201 to those
-  200; for a customer without purchases the first of them gains as much as the best seller. A generation speaks of the
-  next order.
-- **AUC**: mean over purchases of the share of articles not bought by the customer that rank lower, ties counting half.
-  **for 10% …**: number of recommendations that cover this share of the purchases (equation 4). **Recall@n**: share of
-  the purchases within the first n. **NDCG@n**: mean of 1 / log2(1 + rank) within the first n. **MRR**: mean of
-  1 / rank. **parameters**: weights beyond Fashion DNA's network, which static, dynamic and blended share.
-- Articles with equal scores: each figure is its expectation over all orders of them. An article that a customer buys
-  twice counts once.
-- Intervals: 95%, bootstrap over customers (percentiles). All models and differences see the same resamples; a
-  difference in bold has an interval without zero.
-"""
-
-
-def _rules(protocol: str) -> str:
-    return f"## How it was measured\n\n{_HOW[protocol]}\n\n{_MODELS[protocol]}\n{_RULES}"
