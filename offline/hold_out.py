@@ -51,7 +51,7 @@ class LastOrders:
         return cls(purchases, chosen, rows[earlier[customer] > 0], known_until)
 
     def left_out_of(self, data: DataSet) -> DataSet:
-        """The data set without them, and without what their customers did from the order before on."""
+        """The data set without them, and without what their customers did after the order before."""
         names = [self.purchases.customer_ids[index] for index in self.customer]
         return data.ended(dict(zip(names, self.known_until.tolist(), strict=True)), "without last orders")
 

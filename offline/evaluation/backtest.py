@@ -103,19 +103,19 @@ def run_backtest(data: DataSet, run: Run, options: Options, progress: Progress) 
 def _task(data: DataSet, run: Run, options: Options) -> Task:
     """The task of the protocol that the run was trained for."""
     split = run.load_model("split", Split)
-    by_orders = split.hold_out == LAST_ORDER
-    trained_on = LastOrders.of(data).left_out_of(data) if by_orders else data
+    held = LastOrders.of(data) if split.hold_out == LAST_ORDER else None
+    trained_on = data if held is None else held.left_out_of(data)
     if split.fingerprint != trained_on.fingerprint:
         raise InvalidConfig(
             f"the run was trained on '{split.data_set}' with other content than {data.folder} has now: train it again"
         )
-    if not by_orders:
+    if held is None:
         return make_task(data, choose_window(data, split.cutoff, options.until, options.days))
     if options.until is not None or options.days is not None:
         raise InvalidConfig(
             "the run was trained without last orders, which are evaluated whenever they were: no window"
         )
-    return make_last_order_task(data)
+    return make_last_order_task(data, held, trained_on.purchases())
 
 
 @dataclass(frozen=True)

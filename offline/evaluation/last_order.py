@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.dataset import DataSet
+from model_store.dataset import DataSet, Purchases
 from model_store.errors import InvalidData
 from offline.evaluation.ranks import Targets
 from offline.evaluation.task import POPULARITY_DAYS, RecentSales, Task, Window, distinct, first_time_targets
@@ -18,12 +18,14 @@ from offline.hold_out import LastOrders
 from offline.style_lstm import customer_index
 
 
-def make_last_order_task(data: DataSet) -> Task:
-    """Gather the task of a whole data set. Raises InvalidData where no customer has ordered twice."""
-    held = LastOrders.of(data)
+def make_last_order_task(data: DataSet, held: LastOrders, known: Purchases) -> Task:
+    """Gather the task of a whole data set, of which training knew the purchases ``known``.
+
+    Raises InvalidData where no customer has ordered twice.
+    """
     if not len(held.customer):
         raise InvalidData("no customer has ordered more than once, so there is no last order to rank")
-    known, articles = held.left_out_of(data).purchases(), len(data.article_ids)
+    articles = len(data.article_ids)
     candidates, tier_ends = _candidates(known.article, articles)
     position = np.empty(articles, np.int64)
     position[candidates] = np.arange(articles)

@@ -43,6 +43,11 @@ def shop(tmp_path: Path) -> DataSet:
     return write_shop(tmp_path / "shop", list("abcde"), ROWS, stock={"a": (0, 1)})
 
 
+def task_of(data: DataSet) -> Task:
+    held = LastOrders.of(data)
+    return make_last_order_task(data, held, held.left_out_of(data).purchases())
+
+
 def names(data: DataSet, task: Task, customer: str, *, first_time: bool = False) -> set[str]:
     targets = task.first_time if first_time else task.targets
     low, high = targets.offsets[task.customer_ids.index(customer) :][:2]
@@ -50,7 +55,7 @@ def names(data: DataSet, task: Task, customer: str, *, first_time: bool = False)
 
 
 def test_each_last_order_is_looked_for_among_all_articles(shop: DataSet) -> None:
-    task = make_last_order_task(shop)
+    task = task_of(shop)
     assert [shop.article_ids[index] for index in task.candidates] == ["a", "b", "d", "c", "e"]
     assert task.customer_ids == ["ann", "bob", "dan"]
     assert [names(shop, task, customer) for customer in task.customer_ids] == [{"b", "c"}, {"a"}, {"b"}]
@@ -60,13 +65,13 @@ def test_each_last_order_is_looked_for_among_all_articles(shop: DataSet) -> None
 
 
 def test_first_time_targets_leave_out_what_was_bought_before(shop: DataSet) -> None:
-    task = make_last_order_task(shop)
+    task = task_of(shop)
     assert names(shop, task, "ann", first_time=True) == {"b", "c"}
     assert names(shop, task, "dan", first_time=True) == set()
 
 
 def test_each_customer_is_asked_for_when_the_order_began_with_what_was_known_then(shop: DataSet) -> None:
-    task = make_last_order_task(shop)
+    task = task_of(shop)
     assert task.moment.tolist() == [START + day * DAY for day in (10, 9, 12)]
     assert task.history_sizes.tolist() == [1, 1, 1]
     sales = [task.recent.before(moment).tolist() for moment in task.moment.tolist()]  # of a, b, d, c, e
@@ -76,7 +81,7 @@ def test_each_customer_is_asked_for_when_the_order_began_with_what_was_known_the
 def test_a_shop_in_which_nobody_came_back_has_nothing_to_rank(tmp_path: Path) -> None:
     data = write_shop(tmp_path / "shop", ["a"], [("ann", "a", 1), ("bob", "a", 2)])
     with pytest.raises(InvalidData, match="no customer has ordered more than once"):
-        make_last_order_task(data)
+        task_of(data)
 
 
 @pytest.fixture(scope="module")
