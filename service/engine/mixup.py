@@ -46,25 +46,29 @@ class MixupList:
 
 
 class Mixup:
-    """Makes mixup lists over one bundle's embeddings; of the id list the first ``n`` count (the paper's N)."""
+    """Makes mixup lists of ``k`` articles over one bundle's embeddings.
 
-    def __init__(self, ids: IdSpace, n: int = 1):
-        self._ids, self._n = ids, n
-        self._near_ids = KeptLists(ids.search, ids.scores)
+    Of the id list the first ``n`` count (the paper's N).
+    """
+
+    def __init__(self, ids: IdSpace, n: int = 1, k: int = MIXUP_LENGTH):
+        self._ids, self._n, self._k = ids, n, k
+        self._near_ids = KeptLists(ids.search, ids.scores, n)
         self._near_titles = KeptLists(
             lambda index, vector, k, filters: index.search(vector, k, filters, "title"),
             lambda index, rows, vector: index.scores(rows, vector, "title"),
+            k + n,
         )
 
-    def make(self, index: ArticleIndex, intent: Intent, filters: Filters, k: int = MIXUP_LENGTH) -> MixupList:
+    def make(self, index: ArticleIndex, intent: Intent, filters: Filters) -> MixupList:
         """The first ``k`` articles for ``intent``, all in stock and passing ``filters``; fewer where fewer pass.
 
         Equal scores stand in order of article id. Where there is no id list, the title list alone counts, from its
         beginning.
         """
         by_id = self._by_id(index, intent.article_id, filters)
-        by_title = self._near_titles.nearest(index, intent.title, k + self._n, filters)
-        return MixupList(mixup(by_id, by_title, k, self._n), by_id, by_title)
+        by_title = self._near_titles.nearest(index, intent.title, self._k + self._n, filters)
+        return MixupList(mixup(by_id, by_title, self._k, self._n), by_id, by_title)
 
     def _by_id(self, index: ArticleIndex, article_id: str | None, filters: Filters) -> Rows:
         """The id list: the generated article itself first, where it may be shown, then those nearest to it.

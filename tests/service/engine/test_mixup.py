@@ -70,7 +70,7 @@ def by_hand(shop: Shop, table: IdEmbeddings, intent: Intent, wanted: Filters, k:
 def test_mixup_is_what_the_paper_says(live, table, article_id, title, wanted, k, n, cells_from):
     index, shop, space = build(live, table, cells_from)
     intent = Intent(title, article_id)
-    made = Mixup(space, n).make(index, intent, wanted, k)
+    made = Mixup(space, n, k).make(index, intent, wanted)
     assert index.ids_of(made.rows) == by_hand(shop, table, intent, wanted, k, n)
 
 
@@ -94,15 +94,15 @@ def test_the_id_search_equals_brute_force_with_cold_articles_in_order_of_id(live
 )
 def test_kept_lists_follow_the_index_through_every_change(live, table, title, wanted, later):
     index, shop, space = build(live, table)
-    mixup, intent = Mixup(space, 2), Intent(title, "a4")
+    mixup, intent = Mixup(space, 2, 5), Intent(title, "a4")
     for change in later:
-        mixup.make(index, intent, wanted, 5)
+        mixup.make(index, intent, wanted)
         if isinstance(change, int):
             index.remove(f"a{change}")
             shop.live.pop(f"a{change}", None)
         else:
             put(index, shop, change)
-        made = mixup.make(index, intent, wanted, 5)
+        made = mixup.make(index, intent, wanted)
         assert index.ids_of(made.rows) == by_hand(shop, table, intent, wanted, 5, 2)
 
 
@@ -111,7 +111,7 @@ class Counted:
 
     def __init__(self) -> None:
         self.searches = 0
-        self.lists = KeptLists(self.search, self.score)
+        self.lists = KeptLists(self.search, self.score, 3)
 
     def search(self, index, vector, k, filters):
         self.searches += 1
@@ -173,11 +173,39 @@ def test_a_list_is_made_anew_where_too_much_changed_or_for_another_index():
 
 def test_the_lists_that_are_kept_are_bounded():
     index, counted = spread(5), Counted()
-    counted.lists = KeptLists(counted.search, counted.score, most=2)
+    counted.lists = KeptLists(counted.search, counted.score, 1, most=2)
     axes = np.eye(3, 128, dtype=np.float32)
     for axis in (0, 1, 0, 2, 0, 1):
         counted.lists.nearest(index, axes[axis], 1, EVERYTHING)
     assert counted.searches == 4  # the second axis was the least lately used when the third came
+
+
+def test_a_list_that_outgrows_its_room_forgets_its_end():
+    index, counted, query = spread(300), Counted(), np.eye(1, 128, dtype=np.float32)[0]
+    for number in range(150):
+        index.set_stock(f"a{number}", False)
+    assert counted.nearest(index, query, 3) == names(150, 151, 152)
+    for number in range(150):
+        index.set_stock(f"a{number}", True)
+    assert counted.nearest(index, query, 3) == names(0, 1, 2)
+    assert counted.searches == 1
+    room = 3 + 2 * SPARE
+    assert counted.nearest(index, query, 3, Filters(exclude=frozenset(names(*range(room - 3))))) == names(
+        room - 3, room - 2, room - 1
+    )
+    assert counted.searches == 1
+    assert counted.nearest(index, query, 3, Filters(exclude=frozenset(names(*range(room - 2))))) == names(
+        room - 2, room - 1, room
+    )
+    assert counted.searches == 2
+
+
+def test_lists_of_different_filters_are_different():
+    index, counted, query = spread(5), Counted(), np.eye(1, 128, dtype=np.float32)[0]
+    for wanted in (Filters(brand=frozenset({"x", "y"})), Filters(colour=frozenset({"x", "y"})), Filters(price_min=1.0)):
+        for _ in range(2):
+            assert counted.nearest(index, query, 2, wanted) == counted.search(index, query, 2, wanted).article_ids
+    assert counted.searches == 3 + 6
 
 
 def test_scans_of_many_rows_are_exact():
