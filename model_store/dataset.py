@@ -10,11 +10,10 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -26,8 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model_store import table_rules, tables
 from model_store.errors import InvalidData
-from model_store.history import effective_history
-from model_store.records import LATEST_TIMESTAMP, Article, Event, EventType, describe_validation_error
+from model_store.purchases import HistoryEvents, Purchases, purchases_of, read_history_events
+from model_store.records import LATEST_TIMESTAMP, Article, EventType, describe_validation_error
 
 DATA_SET_FILE = "data_set.json"
 _TIME_BITS = 38  # holds every timestamp up to the year 9999, so that (article, time) sorts as one int64
@@ -45,46 +44,6 @@ class DataSetFile(BaseModel):
     synthetic: bool = False
     window_days: Annotated[int, Field(ge=1, le=3_650)] = 7
     """Recommended length of the evaluation window at the end of the data."""
-
-
-@dataclass(frozen=True)
-class Purchases:
-    """Purchases that were kept (returns taken out), sorted by customer, then by time, then by event id.
-
-    P purchases of K customers; rows ``offsets[k]:offsets[k + 1]`` are customer k's, oldest first. A customer may have
-    none, once ``before`` or ``between`` has cut them off.
-    """
-
-    customer_ids: list[str]
-    """(K)"""
-    offsets: NDArray[np.int64]
-    """(K + 1)"""
-    customer: NDArray[np.int32]
-    """(P) index into ``customer_ids``"""
-    article: NDArray[np.int32]
-    """(P) index into the data set's ``article_ids``"""
-    timestamp: NDArray[np.int64]
-    """(P) Unix seconds"""
-    order: NDArray[np.int64]
-    """(P) number of the order: one customer's purchases with one order_id, or else with one timestamp"""
-
-    def __len__(self) -> int:
-        return len(self.article)
-
-    def before(self, time: int) -> Purchases:
-        """Purchases earlier than ``time``; the same customers and numbers."""
-        return self._take(self.timestamp < time)
-
-    def between(self, start: int, end: int) -> Purchases:
-        """Purchases with start ≤ timestamp < end; the same customers and numbers."""
-        return self._take((self.timestamp >= start) & (self.timestamp < end))
-
-    def _take(self, rows: NDArray[np.bool_]) -> Purchases:
-        customer = self.customer[rows]
-        offsets = _offsets(customer, len(self.customer_ids))
-        return Purchases(
-            self.customer_ids, offsets, customer, self.article[rows], self.timestamp[rows], self.order[rows]
-        )
 
 
 @dataclass(frozen=True)
@@ -184,7 +143,7 @@ class DataSet:
         events = self._history_events
         if known_at is not None:
             events = events.take(np.flatnonzero(events.timestamp < known_at))
-        return _purchases(events, self.article_ids)
+        return purchases_of(events, self.article_ids)
 
     @cached_property
     def availability(self) -> Availability:
@@ -224,33 +183,36 @@ class DataSet:
             for _, rows in tables.read_batches(self.folder, tables.SEARCH_RESULTS, batch=batch):
                 yield rows
 
-    def ended(self, ends: Mapping[str, int], what: str) -> DataSet:
+    def ended(self, ends: Mapping[str, int], what: str, but: Sequence[int] | NDArray[np.int64] = ()) -> DataSet:
         """The same, as if some customers had done nothing more after a time of their own.
 
-        ``ends``: the last second (Unix) that counts of each customer who is named. ``what`` says to people, and to the
-        fingerprint, what was left out. Search results that answered what is left out are gone, too.
+        ``ends``: the last second (Unix) that counts of each customer who is named; ``but``: rows of the events table
+        that are left out besides. ``what`` says to people, and to the fingerprint, what was left out. Search results
+        that answered what is left out are gone, too.
         """
-        return _Ended(self, ends, what)
+        return _Ended(self, ends, what, np.sort(np.asarray(but, np.int64)))
 
     @cached_property
-    def _history_events(self) -> _HistoryEvents:
-        return _read_history_events(self.folder, self.article_ids)
+    def _history_events(self) -> HistoryEvents:
+        return read_history_events(self.folder, self.article_ids)
 
 
 class _Ended(DataSet):
-    """A data set in which customers named by ``ends`` did nothing later than that."""
+    """A data set in which customers named by ``ends`` did nothing later than that, nor the rows ``but``, sorted."""
 
-    def __init__(self, whole: DataSet, ends: Mapping[str, int], what: str):
+    def __init__(self, whole: DataSet, ends: Mapping[str, int], what: str, but: NDArray[np.int64]):
         digest = hashlib.sha256(f"{whole.fingerprint}\n{what}\n".encode())
         for customer_id in sorted(ends):
             digest.update(f"{customer_id}\0{ends[customer_id]}\n".encode())
+        digest.update(but.tobytes())
         super().__init__(whole.folder, whole.file, whole.article_ids, whole.last_event, digest.hexdigest())
         self._names = pa.array(ends.keys(), pa.string())
         self._ends = np.append(np.fromiter(ends.values(), np.int64, len(ends)), LATEST_TIMESTAMP)
+        self._but = but
 
     def events(self, batch: int = tables.BATCH) -> Iterator[pa.RecordBatch]:
-        for rows in super().events(batch):
-            yield rows.filter(pa.array(~self._left_out(rows)))
+        for rows, out in self._marked(batch):
+            yield rows.filter(pa.array(~out))
 
     def search_results(self, batch: int = tables.BATCH) -> Iterator[pa.RecordBatch]:
         for rows in super().search_results(batch):
@@ -261,174 +223,34 @@ class _Ended(DataSet):
     def _answered(self) -> pa.Array:
         """Queries with their time that nobody sent but customers for whom they are left out."""
         kept, left_out = set[str](), set[str]()
-        for rows in super().events():
-            searches = rows.filter(pc.equal(rows.column("type"), EventType.SEARCH.value))
-            for asked, out in zip(_query_at(searches), self._left_out(searches).tolist(), strict=True):
-                (left_out if out else kept).add(asked)
+        for rows, out in self._marked():
+            is_search = pc.equal(rows.column("type"), EventType.SEARCH.value)
+            searches, gone = rows.filter(is_search), out[is_search.to_numpy(zero_copy_only=False)]
+            for asked, unheard in zip(_query_at(searches), gone.tolist(), strict=True):
+                (left_out if unheard else kept).add(asked)
         return pa.array(sorted(left_out - kept), pa.string())
 
-    def _left_out(self, rows: pa.RecordBatch) -> NDArray[np.bool_]:
-        place = pc.fill_null(pc.index_in(rows.column("customer_id"), value_set=self._names), -1)
-        late: NDArray[np.bool_] = tables.seconds(rows.column("timestamp")) > self._ends[place.to_numpy()]
-        return late
+    def _marked(self, batch: int = tables.BATCH) -> Iterator[tuple[pa.RecordBatch, NDArray[np.bool_]]]:
+        """Events of the whole data set, and which of them are left out."""
+        first = 0
+        for rows in super().events(batch):
+            place = pc.fill_null(pc.index_in(rows.column("customer_id"), value_set=self._names), -1)
+            late = tables.seconds(rows.column("timestamp")) > self._ends[place.to_numpy()]
+            yield rows, late | np.isin(np.arange(first, first + len(rows)), self._but)
+            first += len(rows)
 
     @cached_property
-    def _history_events(self) -> _HistoryEvents:
-        events = _read_history_events(self.folder, self.article_ids)
+    def _history_events(self) -> HistoryEvents:
+        events = read_history_events(self.folder, self.article_ids)
         place = pc.fill_null(pc.index_in(pa.array(events.customer_ids, pa.string()), value_set=self._names), -1)
-        return events.take(np.flatnonzero(events.timestamp <= self._ends[place.to_numpy()][events.customer]))
+        late = events.timestamp > self._ends[place.to_numpy()][events.customer]
+        return events.take(np.flatnonzero(~late & ~np.isin(events.row, self._but)))
 
 
 def _query_at(rows: pa.RecordBatch) -> list[str]:
     """Query and time of searches or their results, as one text."""
     times = tables.seconds(rows.column("timestamp"), -1).tolist()
     return [f"{time} {query}" for query, time in zip(rows.column("query").to_pylist(), times, strict=True)]
-
-
-# --- purchases ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _HistoryEvents:
-    """Purchases and returns as columns of one length, in file order."""
-
-    event_id: pa.ChunkedArray
-    order_id: pa.ChunkedArray
-    """null where there is none"""
-    customer_ids: list[str]
-    customer: NDArray[np.int32]
-    """index into ``customer_ids``, which is sorted"""
-    article: NDArray[np.int32]
-    timestamp: NDArray[np.int64]
-    is_return: NDArray[np.bool_]
-
-    def take(self, rows: NDArray[np.integer]) -> _HistoryEvents:
-        return _HistoryEvents(
-            self.event_id.take(rows),
-            self.order_id.take(rows),
-            self.customer_ids,
-            self.customer[rows],
-            self.article[rows],
-            self.timestamp[rows],
-            self.is_return[rows],
-        )
-
-
-def _read_history_events(folder: Path, article_ids: list[str]) -> _HistoryEvents:
-    known = pa.array(article_ids, pa.string())
-    history = pa.array([EventType.PURCHASE.value, EventType.RETURN.value])
-    columns = ["event_id", "customer_id", "type", "article_id", "timestamp", "order_id"]
-    schema = pa.schema([tables.EVENTS.schema.field(name) for name in columns])
-    batches = [
-        batch.filter(pc.is_in(batch.column("type"), history))
-        for _, batch in tables.read_batches(folder, tables.EVENTS, columns=columns)
-    ]
-    table = pa.Table.from_batches(batches, schema=schema)
-    ids = pc.unique(table["customer_id"])
-    ids = ids.take(pc.sort_indices(ids))
-    return _HistoryEvents(
-        table["event_id"],
-        table["order_id"],
-        ids.to_pylist(),
-        pc.index_in(table["customer_id"], value_set=ids).to_numpy(),
-        pc.index_in(table["article_id"], value_set=known).to_numpy(),
-        table["timestamp"].cast(pa.int64()).to_numpy(),
-        pc.equal(table["type"], EventType.RETURN.value).to_numpy(),
-    )
-
-
-def _purchases(events: _HistoryEvents, article_ids: list[str]) -> Purchases:
-    kept = events.take(np.flatnonzero(~events.is_return & ~_taken_back(events, article_ids)))
-    kept = kept.take(_history_order(kept))
-    buyers = np.unique(kept.customer)
-    customer = np.searchsorted(buyers, kept.customer).astype(np.int32)
-    return Purchases(
-        [kept.customer_ids[index] for index in buyers],
-        _offsets(customer, len(buyers)),
-        customer,
-        kept.article,
-        kept.timestamp,
-        _order_numbers(kept),
-    )
-
-
-def _history_order(events: _HistoryEvents) -> NDArray[np.int64]:
-    """Row numbers sorted by customer, timestamp, event id. Ids are compared only where the rest is equal."""
-    order = np.lexsort((events.timestamp, events.customer))
-    customer, timestamp = events.customer[order], events.timestamp[order]
-    same = (customer[1:] == customer[:-1]) & (timestamp[1:] == timestamp[:-1])
-    tied = np.zeros(len(order), dtype=bool)
-    tied[1:] |= same
-    tied[:-1] |= same
-    rows = order[tied]
-    if len(rows):
-        rank = pc.rank(events.event_id.take(rows).combine_chunks(), tiebreaker="first").to_numpy()
-        order[tied] = rows[np.lexsort((rank, timestamp[tied], customer[tied]))]
-    return order
-
-
-def _taken_back(events: _HistoryEvents, article_ids: list[str]) -> NDArray[np.bool_]:
-    """Rows whose purchase a return took out, bool (rows), by the rule of ``model_store.history``.
-
-    A return touches purchases of its own article only, so the rule runs per (customer, article) that has a return.
-    """
-    taken = np.zeros(len(events.customer), dtype=bool)
-    pair = events.customer.astype(np.int64) * len(article_ids) + events.article
-    concerned = np.flatnonzero(np.isin(pair, pair[events.is_return]))
-    concerned = concerned[np.argsort(pair[concerned], kind="stable")]
-    if not len(concerned):
-        return taken
-    records = _records(events, concerned, article_ids)
-    bounds = np.flatnonzero(np.diff(pair[concerned], prepend=-1, append=-1))
-    for low, high in pairwise(bounds):
-        kept, _ = effective_history(records[low:high])
-        ids = {purchase.event_id for purchase in kept}
-        taken[concerned[low:high]] = [record.event_id not in ids for record in records[low:high]]
-    return taken & ~events.is_return
-
-
-def _records(events: _HistoryEvents, rows: NDArray[np.int64], article_ids: list[str]) -> list[Event]:
-    event_ids, order_ids = events.event_id.take(rows).to_pylist(), events.order_id.take(rows).to_pylist()
-    return [
-        Event.model_construct(
-            event_id=event_id,
-            type=EventType.RETURN if events.is_return[row] else EventType.PURCHASE,
-            customer_id=events.customer_ids[events.customer[row]],
-            article_id=article_ids[events.article[row]],
-            timestamp=int(events.timestamp[row]),
-            order_id=order_id,
-        )
-        for row, event_id, order_id in zip(rows, event_ids, order_ids, strict=True)
-    ]
-
-
-def _order_numbers(events: _HistoryEvents) -> NDArray[np.int64]:
-    """Number of each purchase's order, int64 (rows), counted by first purchase."""
-    if not len(events.customer):
-        return np.zeros(0, dtype=np.int64)
-    named = pc.is_valid(events.order_id).to_numpy()
-    ids = events.order_id.combine_chunks().dictionary_encode()
-    codes = pc.fill_null(ids.indices, 0).to_numpy()
-    key = np.where(named, codes, events.timestamp)
-    rows = np.lexsort((key, named, events.customer))
-    columns = (events.customer[rows], named[rows], key[rows])
-    starts = np.zeros(len(rows), dtype=bool)
-    starts[0] = True
-    for column in columns:
-        starts[1:] |= column[1:] != column[:-1]
-    group = np.cumsum(starts) - 1
-    # lexsort is stable, so the first row of a group is its first purchase; groups are numbered by that row.
-    first_purchase = rows[starts]
-    number = np.empty(len(first_purchase), dtype=np.int64)
-    number[np.argsort(first_purchase)] = np.arange(len(first_purchase))
-    result = np.empty(len(rows), dtype=np.int64)
-    result[rows] = number[group]
-    return result
-
-
-def _offsets(customer: NDArray[np.int32], customers: int) -> NDArray[np.int64]:
-    counts = np.bincount(customer, minlength=customers)
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 
 
 # --- files -------------------------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.bundle import Blend
-from model_store.dataset import Purchases
 from model_store.generation import rank_bonus
 from model_store.popularity import TRENDING_DAYS, trend_score, with_newcomers
+from model_store.purchases import Purchases
 from offline.validation import Window, auc, discounted_gain, ranks
 
 _MULTIPLES = (0.0, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0, 3.0)

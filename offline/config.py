@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from model_store.errors import InvalidConfig
 from model_store.records import describe_validation_error
 from model_store.time_features import Component
+from offline.hold_out import BY_TIME, Protocol
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -30,10 +31,10 @@ class SplitConfig(_Section):
 
     ``test_days`` at the end are never looked at; 0 trains for production, up to the last event. ``validation_days``
     before them stop the training early and fit the blend. ``hold_out``: what is kept for evaluation; ``last_order``
-    leaves each customer's last order out instead of the last days (``offline.hold_out``).
+    and ``last_purchase`` leave the end of each history out instead of the last days (``offline.hold_out``).
     """
 
-    hold_out: Literal["by_time", "last_order"] = "by_time"
+    hold_out: Protocol = BY_TIME
     validation_days: Positive | None = None
     test_days: Annotated[int, Field(ge=0)] | None = None
 

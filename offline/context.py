@@ -8,11 +8,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from model_store.dataset import DataSet, Purchases
+from model_store.dataset import DataSet
 from model_store.errors import TrainingError
+from model_store.purchases import Purchases
 from model_store.time_features import TimeSpec
 from offline.config import Config
-from offline.hold_out import LAST_ORDER
+from offline.hold_out import BY_TIME
 from offline.progress import Progress
 from offline.run import Run, Split
 from offline.stages import Keeper
@@ -28,7 +29,7 @@ def make_split(data: DataSet, config: Config) -> Split:
     window = data.file.window_days
     test = config.split.test_days
     if test is None:
-        test = 0 if config.split.hold_out == LAST_ORDER else window
+        test = window if config.split.hold_out == BY_TIME else 0
     validation = config.split.validation_days or window
     cutoff = (data.last_event // DAY + 1 - test) * DAY
     return Split(

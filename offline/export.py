@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 
 from model_store.article_features import ArticleSpec, article_fingerprint
 from model_store.bundle import Blend, Bundle, DataSetCard, Manifest, set_current
-from model_store.dataset import DataSet, Purchases
+from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig
 from model_store.golden import GoldenArticle, GoldenCases, GoldenCustomer, GoldenPurchase, golden_article
+from model_store.purchases import Purchases
 from model_store.records import Article
 from model_store.time_features import TimeSpec
 from offline.article_tables import load_networks
 from offline.bundling import Catalogue, Contents, Networks, RawArticle, write_bundle
 from offline.config import Config
 from offline.generation_bundling import GeneratingHalf, gather_generating_half
-from offline.hold_out import LAST_ORDER
+from offline.hold_out import BY_TIME
 from offline.identity import run_digest
 from offline.progress import Progress
 from offline.run import Run, Split
@@ -53,8 +54,10 @@ def default_version(run: Run, now: datetime) -> str:
 def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Progress) -> Contents:
     """All that goes into the bundle of a run."""
     split = run.load_model("split", Split)
-    if split.hold_out == LAST_ORDER:
-        raise InvalidConfig("the run was trained without last orders, to be evaluated: train one with all for a bundle")
+    if split.hold_out != BY_TIME:
+        raise InvalidConfig(
+            "the run was trained without the end of each history, to be evaluated: train one with all for a bundle"
+        )
     if split.fingerprint != data.fingerprint:
         raise InvalidConfig(
             f"the run was trained on '{split.data_set}' with other content than {data.folder} has now: train it again"

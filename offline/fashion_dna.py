@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model_store.dataset import Availability, Purchases
+from model_store.dataset import Availability
 from model_store.errors import TrainingError
+from model_store.purchases import Purchases
 from offline.article_tables import ArticleTable, encode_dna
 from offline.config import FashionDnaConfig
 from offline.models.fashion_dna import FashionDnaNetwork, StaticCustomers, sparse_cross_entropy

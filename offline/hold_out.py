@@ -1,27 +1,34 @@
-"""What training does not see: the end of the data, or each customer's last order (``config.split.hold_out``).
+"""What training does not see: the end of the data, or the end of each customer's history (``config.split.hold_out``).
 
 *By time* (Zalando 2017, §3) nothing is taken out here: training stops at the cut-off. *Last order* is the leave-one-out
 of Amazon 2024, §5.1, for orders: whatever a customer did after the order before the last is left out, so that neither
-the order nor the session that led to it can be learned. What others did later stays, as in the literature.
+the order nor the session that led to it can be learned. *Last purchase* is the plain leave-one-out of the literature,
+which leaves out one article of an order, most often, and lets the others tell it. What others did later stays in both,
+as in the literature.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.dataset import DataSet, Purchases
-from offline.config import Config
+from model_store.dataset import DataSet
+from model_store.purchases import Purchases
 
-LAST_ORDER = "last_order"
+Protocol = Literal["by_time", "last_order", "last_purchase"]
+"""How a run is evaluated, and so what its training leaves out."""
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+BY_TIME, LAST_ORDER, LAST_PURCHASE = PROTOCOLS
 
 
 @dataclass(frozen=True)
-class LastOrders:
-    """The last order of each customer who had ordered before, L purchases of C customers, of a whole data set."""
+class HeldOut:
+    """The end of the history of each customer who had bought before, L purchases of C customers of a whole data set."""
 
+    protocol: Protocol
     purchases: Purchases
     """all that is in the data set"""
     customer: NDArray[np.int64]
@@ -29,33 +36,47 @@ class LastOrders:
     rows: NDArray[np.int64]
     """(L) rows of ``purchases``, sorted"""
     known_until: NDArray[np.int64]
-    """(C) Unix seconds of the last purchase before the order"""
+    """(C) Unix seconds of the last purchase that is known"""
 
     @classmethod
-    def of(cls, data: DataSet) -> LastOrders:
-        """Orders as ``Purchases.order`` tells them apart; returns are taken out first.
-
-        Purchases at the very time of the last order, or later, that belong to another one are neither known nor asked
-        for.
-        """
-        purchases = data.purchases()
-        ends = purchases.offsets[1:] - 1
-        last = purchases.order == purchases.order[ends][purchases.customer]
-        rows = np.flatnonzero(last)
-        customer = purchases.customer[rows]
-        begins = np.full(len(ends), np.iinfo(np.int64).max)
-        np.minimum.at(begins, customer, purchases.timestamp[rows])
-        earlier = np.bincount(purchases.customer[purchases.timestamp < begins[purchases.customer]], minlength=len(ends))
-        chosen = np.flatnonzero(earlier)
-        known_until = purchases.timestamp[purchases.offsets[chosen] + earlier[chosen] - 1]
-        return cls(purchases, chosen, rows[earlier[customer] > 0], known_until)
+    def of(cls, data: DataSet, protocol: Protocol) -> HeldOut | None:
+        """What is held out of ``data``, returns taken out first; None where training just stops at the cut-off."""
+        if protocol == BY_TIME:
+            return None
+        return _last_orders(data.purchases()) if protocol == LAST_ORDER else _last_purchases(data.purchases())
 
     def left_out_of(self, data: DataSet) -> DataSet:
-        """The data set without them, and without what their customers did after the order before."""
+        """The data set without it, and without what its customers did after the last purchase that is known."""
         names = [self.purchases.customer_ids[index] for index in self.customer]
-        return data.ended(dict(zip(names, self.known_until.tolist(), strict=True)), "without last orders")
+        ends = dict(zip(names, self.known_until.tolist(), strict=True))
+        return data.ended(ends, "without the end of each history", self.purchases.row[self.rows])
 
 
-def training_data(data: DataSet, config: Config) -> DataSet:
+def _last_orders(purchases: Purchases) -> HeldOut:
+    """Orders as ``Purchases.order`` tells them apart.
+
+    Purchases at the very time of the last order, or later, that belong to another one are neither known nor asked for.
+    """
+    ends = purchases.offsets[1:] - 1
+    last = purchases.order == purchases.order[ends][purchases.customer]
+    rows = np.flatnonzero(last)
+    customer = purchases.customer[rows]
+    begins = np.full(len(ends), np.iinfo(np.int64).max)
+    np.minimum.at(begins, customer, purchases.timestamp[rows])
+    earlier = np.bincount(purchases.customer[purchases.timestamp < begins[purchases.customer]], minlength=len(ends))
+    chosen = np.flatnonzero(earlier)
+    known_until = purchases.timestamp[purchases.offsets[chosen] + earlier[chosen] - 1]
+    return HeldOut(LAST_ORDER, purchases, chosen, rows[earlier[customer] > 0], known_until)
+
+
+def _last_purchases(purchases: Purchases) -> HeldOut:
+    """Of purchases at one time, the last is the one with the greatest event id."""
+    chosen = np.flatnonzero(np.diff(purchases.offsets) > 1)
+    rows = purchases.offsets[chosen + 1] - 1
+    return HeldOut(LAST_PURCHASE, purchases, chosen, rows, purchases.timestamp[rows - 1])
+
+
+def training_data(data: DataSet, protocol: Protocol) -> DataSet:
     """What is trained on, of ``data``."""
-    return LastOrders.of(data).left_out_of(data) if config.split.hold_out == LAST_ORDER else data
+    held = HeldOut.of(data, protocol)
+    return data if held is None else held.left_out_of(data)

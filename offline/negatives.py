@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.dataset import Availability, Purchases
+from model_store.dataset import Availability
+from model_store.purchases import Purchases
 
 _ROUNDS = 40
 _DAY = 86_400

@@ -44,7 +44,7 @@ def train(
     """
     world = world or World()
     shown = progress if progress is not None and world.first else Silent()
-    context = Context(training_data(data, config), run, config, shown, world)
+    context = Context(training_data(data, config.split.hold_out), run, config, shown, world)
     if fresh and world.first:
         context.keeper.forget_all()
     world.wait()
@@ -135,7 +135,7 @@ def _open_in_process(data: Path, run: Path, config: Config, progress: Progress) 
     from offline.trainers import TRAIN  # noqa: PLC0415
 
     torch.set_num_threads(config.threads)
-    context = Context(training_data(DataSet.open(data), config), Run(run), config, progress, World())
+    context = Context(training_data(DataSet.open(data), config.split.hold_out), Run(run), config, progress, World())
 
     def train_share(share: _Share) -> None:
         with joined_world(share.rank, share.size, share.port, config.threads) as world:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -35,6 +35,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from model_store.errors import InvalidConfig
+from offline.hold_out import BY_TIME, Protocol
 
 Model = TypeVar("Model", bound=BaseModel)
 FOLDER = "generation"
@@ -48,7 +49,7 @@ class Split(BaseModel):
 
     data_set: str
     fingerprint: str
-    hold_out: Literal["by_time", "last_order"] = "by_time"
+    hold_out: Protocol = BY_TIME
     validation_from: int
     cutoff: int
 

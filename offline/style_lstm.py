@@ -26,8 +26,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from model_store import DNA_SIZE
-from model_store.dataset import Purchases
 from model_store.errors import TrainingError
+from model_store.purchases import Purchases
 from model_store.time_features import TimeSpec, encode_history, encode_steps
 from offline.config import Config, StyleLstmConfig
 from offline.models.style_lstm import LOSSES, Loss, StyleLstmNetwork
@@ -192,7 +192,7 @@ def styles_at(
     customers: NDArray[np.integer],
     times: NDArray[np.integer],
 ) -> Float32:
-    """Style float32 (C, 128) of each customer at a time, from that customer's purchases before it (§2.5).
+    """Style float32 (C, 128) of each customer at a time, from that customer's purchases up to it (§2.5).
 
     ``dna`` float32 (N, 128); ``customers`` (C) are indices into ``purchases.customer_ids``, −1 is somebody without
     purchases; ``times`` (C) Unix seconds. The whole history counts, however long.
@@ -220,7 +220,7 @@ def _history_rows(purchases: Purchases, customer: int, time: int) -> NDArray[np.
     if customer < 0:
         return np.zeros(0, dtype=np.int64)
     low, high = int(purchases.offsets[customer]), int(purchases.offsets[customer + 1])
-    return np.arange(low, low + int(np.searchsorted(purchases.timestamp[low:high], time, side="left")))
+    return np.arange(low, low + int(np.searchsorted(purchases.timestamp[low:high], time, side="right")))
 
 
 def _read_batches(length: Int64) -> list[Rows]:

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.dataset import Availability, Purchases
+from model_store.dataset import Availability
 from model_store.errors import TrainingError
+from model_store.purchases import Purchases
 
 Float32 = NDArray[np.float32]
 _BLOCK = 64_000_000  # scores held at once

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from bundles import sample_networks
@@ -17,6 +16,7 @@ from model_store.time_features import TimeSpec
 from offline.article_tables import build_fashion_dna
 from offline.bundling import Networks, RawArticle, torch_dna
 from offline.config import Config
+from offline.hold_out import Protocol
 from offline.models.residual import save_residual_network
 from offline.run import Run
 
@@ -69,7 +69,7 @@ def make_run(
     *,
     seed: int = 0,
     trend: float = 0.5,
-    hold_out: Literal["by_time", "last_order"] = "by_time",
+    hold_out: Protocol = "by_time",
 ) -> Run:
     """A complete run whose networks were never trained; customers of the first half of the data have static styles."""
     raw = [RawArticle(article, data.image(article)) for article in data.articles()]

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from model_store.dataset import DataSet, DataSetFile, Purchases, write_data_set_file
+from model_store.dataset import DataSet, DataSetFile, write_data_set_file
+from model_store.purchases import Purchases
 from model_store.tables import ARTICLES, AVAILABILITY, EVENTS, TableWriter
 
 DAY = 86_400
@@ -122,4 +123,5 @@ def purchases_of(rows: list[tuple[int, int, int, int]], customers: int | None = 
         table[:, 1].astype(np.int32),
         table[:, 2],
         table[:, 3],
+        np.arange(len(table)),
     )

@@ -24,7 +24,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, metavar="DIR", help="trained run (default: var/runs/<data folder's name>)")
     parser.add_argument("--report", type=Path, required=True, metavar="DIR", help="folder to write the report into")
     parser.add_argument("--until", metavar="DATE", help="end of the window, exclusive (default: end of the data)")
-    parser.add_argument("--window-days", type=int, metavar="N", help="length of the window (default: from the cut-off)")
+    parser.add_argument(
+        "--window-days", type=int, metavar="N", help="length of a window (default: from the cut-off; of several: 7)"
+    )
+    parser.add_argument("--windows", type=int, default=1, metavar="K", help="pool K windows, end to end (default: 1)")
     parser.add_argument("--bootstrap", type=int, default=1_000, metavar="N", help="resamples (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the bootstrap (default: 0)")
 
@@ -37,7 +40,7 @@ def main(options: argparse.Namespace) -> None:
     result = run_backtest(data, run, chosen, progress)
     report = as_json(result, data, run)
     options.report.mkdir(parents=True, exist_ok=True)
-    draw_roc(options.report / "roc.png", result, headline(result), data.file.name)
+    draw_roc(options.report / "roc.png", headline(result), data.file.name)
     (options.report / "report.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     (options.report / "report.md").write_text(as_markdown(result, data, run), encoding="utf-8")
     run.save_json("evaluation", report)
@@ -48,7 +51,8 @@ def main(options: argparse.Namespace) -> None:
 
 
 def _options(options: argparse.Namespace) -> Options:
-    for name, value in (("--window-days", options.window_days), ("--bootstrap", options.bootstrap)):
+    counts = {"--window-days": options.window_days, "--windows": options.windows, "--bootstrap": options.bootstrap}
+    for name, value in counts.items():
         if value is not None and value < 1:
             raise InvalidConfig(f"{name}: must be 1 or more, not {value}")
     if options.seed < 0:
@@ -57,4 +61,4 @@ def _options(options: argparse.Namespace) -> Options:
         until = None if options.until is None else parse_timestamp(options.until)
     except ValueError as error:
         raise InvalidConfig(f"--until: {error}") from None
-    return Options(until, options.window_days, options.bootstrap, options.seed)
+    return Options(until, options.window_days, options.windows, options.bootstrap, options.seed)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +14,9 @@ from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig
 from model_store.time_features import TimeSpec
 from offline.evaluation.counting import co_purchase, markov, own_history
-from offline.evaluation.last_order import make_last_order_task
-from offline.evaluation.metrics import Estimate, Figures, Float64, Scorecard, bootstrap, estimate
+from offline.evaluation.held_out import make_held_out_task
+from offline.evaluation.measure import Contest, Counted, TableResult, measure, stock_tells_sales
 from offline.evaluation.rankings import (
-    COMPARED,
     GeneratedRanking,
     StaticStyles,
     blended,
@@ -26,12 +24,11 @@ from offline.evaluation.rankings import (
     popularity,
     static_styles,
 )
-from offline.evaluation.ranks import Places, Ranking, Ranks, rank
-from offline.evaluation.tables import Table, tables
-from offline.evaluation.task import POPULARITY_DAYS, Task
-from offline.evaluation.window import choose_window, make_task
+from offline.evaluation.ranks import Ranking, rank
+from offline.evaluation.task import POPULARITY_DAYS, Task, Window
+from offline.evaluation.window import choose_windows, make_task
 from offline.generating import GeneratingModel, sessions_before
-from offline.hold_out import LAST_ORDER, LastOrders
+from offline.hold_out import HeldOut, Protocol
 from offline.progress import Progress
 from offline.run import Run, Split
 from offline.style_lstm import styles_at, trained_network
@@ -43,53 +40,74 @@ class Options:
 
     until: int | None = None
     days: int | None = None
+    windows: int = 1
+    """how many windows, end to end, each of ``days``, are pooled"""
     samples: int = 1_000
     """resamples of the bootstrap"""
     seed: int = 0
 
 
 @dataclass(frozen=True)
-class TableResult:
-    """One table: figures per model and differences per pair, each field of ``Figures`` with its interval."""
-
-    table: Table
-    purchases: int
-    customers: int
-    candidates: int
-    models: dict[str, dict[str, Estimate]]
-    differences: dict[tuple[str, str], dict[str, Estimate]]
-
-
-class Counted(NamedTuple):
-    """One model's ranks of all targets, and of the first-time ones."""
-
-    every: Ranks
-    first_time: Ranks
-
-    def places(self, table: Table) -> Places:
-        """Places of a table's purchases."""
-        return (self.first_time if table.first_time else self.every).places(table.tiers, table.chosen)
-
-
-@dataclass(frozen=True)
 class Result:
     """All that a backtest found."""
 
-    task: Task
+    contests: Sequence[Contest]
+    """one for each window, in order of time"""
     options: Options
-    rankings: Sequence[Ranking]
-    ranks: dict[str, Counted]
-    """by model"""
     tables: Sequence[TableResult]
-    static_unknown: int
-    """customers of the window whom the static model does not know"""
-    generated_for: int | None
-    """customers of the window for whom something was generated; None without a generating half"""
+
+    @property
+    def protocol(self) -> Protocol:
+        """What was asked."""
+        return self.contests[0].task.protocol
+
+    @property
+    def stock_tells_sales(self) -> bool:
+        """Whether in any window being new tells of having been bought."""
+        return stock_tells_sales(self.contests)
+
+    @property
+    def customers(self) -> int:
+        """Different customers who were asked for."""
+        return len({name for contest in self.contests for name in contest.task.customer_ids})
+
+    @property
+    def span(self) -> Window:
+        """From the first window's start to the last one's end."""
+        windows = [contest.task.window for contest in self.contests]
+        return Window(windows[0].start, windows[-1].until)
+
+    def total(self, count: Callable[[Task], int]) -> int:
+        """A number of each window, summed."""
+        return sum(count(contest.task) for contest in self.contests)
 
 
 def run_backtest(data: DataSet, run: Run, options: Options, progress: Progress) -> Result:
     """Evaluate a trained run. Raises InvalidConfig, InvalidData or TrainingError in one line."""
-    task = _task(data, run, options)
+    contests = [_contest(task, data, run, progress) for task in _tasks(data, run, options)]
+    return Result(contests, options, measure(contests, options.samples, options.seed, progress))
+
+
+def _tasks(data: DataSet, run: Run, options: Options) -> list[Task]:
+    """The tasks of the protocol that the run was trained for: one for each window."""
+    split = run.load_model("split", Split)
+    held = HeldOut.of(data, split.hold_out)
+    trained_on = data if held is None else held.left_out_of(data)
+    if split.fingerprint != trained_on.fingerprint:
+        raise InvalidConfig(
+            f"the run was trained on '{split.data_set}' with other content than {data.folder} has now: train it again"
+        )
+    if held is None:
+        windows = choose_windows(data, split.cutoff, options.until, options.days, options.windows)
+        return [make_task(data, window) for window in windows]
+    if options.until is not None or options.days is not None or options.windows != 1:
+        raise InvalidConfig(
+            "the run was trained without the end of each history, which is evaluated whenever it was: no window"
+        )
+    return [make_held_out_task(data, held, trained_on.purchases())]
+
+
+def _contest(task: Task, data: DataSet, run: Run, progress: Progress) -> Contest:
     generated = _generated_lists(task, data, run, progress)
     rankings, static = _rankings(task, run, generated)
     ranks = {}
@@ -97,25 +115,7 @@ def run_backtest(data: DataSet, run: Run, options: Options, progress: Progress) 
         with progress.bar(f"ranking: {ranking.name}", task.targets.customers) as bar:
             ranks[ranking.name] = Counted(*rank(ranking, (task.targets, task.first_time), bar.advance))
     listed = None if generated is None else sum(len(one) > 0 for one in generated.lists)
-    return Result(task, options, rankings, ranks, _measure(task, ranks, options, progress), static.unknown, listed)
-
-
-def _task(data: DataSet, run: Run, options: Options) -> Task:
-    """The task of the protocol that the run was trained for."""
-    split = run.load_model("split", Split)
-    held = LastOrders.of(data) if split.hold_out == LAST_ORDER else None
-    trained_on = data if held is None else held.left_out_of(data)
-    if split.fingerprint != trained_on.fingerprint:
-        raise InvalidConfig(
-            f"the run was trained on '{split.data_set}' with other content than {data.folder} has now: train it again"
-        )
-    if held is None:
-        return make_task(data, choose_window(data, split.cutoff, options.until, options.days))
-    if options.until is not None or options.days is not None:
-        raise InvalidConfig(
-            "the run was trained without last orders, which are evaluated whenever they were: no window"
-        )
-    return make_last_order_task(data, held, trained_on.purchases())
+    return Contest(task, ranks, {one.name: one.parameters for one in rankings}, static.unknown, listed)
 
 
 @dataclass(frozen=True)
@@ -167,37 +167,3 @@ def _rankings(task: Task, run: Run, generated: _Generated | None) -> tuple[list[
         served,
     ]
     return rankings, static
-
-
-def _measure(task: Task, ranks: dict[str, Counted], options: Options, progress: Progress) -> list[TableResult]:
-    """Bootstrap all tables at once, so that every figure and difference sees the same resampled customers."""
-    chosen = [table for table in tables(task) if table.chosen.any()]
-    cards = [Scorecard(model.places(table)) for table in chosen for model in ranks.values()]
-    with progress.bar("bootstrap", options.samples) as bar:
-        values, sampled = bootstrap(cards, task.targets.customers, options.samples, options.seed, bar.advance)
-    shape = (len(chosen), len(ranks), len(Figures._fields))
-    values, sampled = values.reshape(shape), sampled.reshape(-1, *shape)
-    return [
-        _table_result(task, table, list(ranks), values[index], sampled[:, index]) for index, table in enumerate(chosen)
-    ]
-
-
-def _table_result(task: Task, table: Table, models: list[str], values: Float64, sampled: Float64) -> TableResult:
-    sizes = np.diff(task.targets.tier_ends, prepend=0)
-    row = {model: index for index, model in enumerate(models)}
-    return TableResult(
-        table,
-        int(table.chosen.sum()),
-        len(np.unique((task.first_time if table.first_time else task.targets).customer[table.chosen])),
-        int(sizes[list(table.tiers)].sum()),
-        {model: _named(values[index], sampled[:, index]) for model, index in row.items()},
-        {
-            (one, other): _named(values[row[one]] - values[row[other]], sampled[:, row[one]] - sampled[:, row[other]])
-            for one, other in COMPARED
-            if one in row and other in row
-        },
-    )
-
-
-def _named(value: Float64, sampled: Float64) -> dict[str, Estimate]:
-    return dict(zip(Figures._fields, estimate(value, sampled), strict=True))

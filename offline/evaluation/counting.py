@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array
 
-from model_store.dataset import Purchases
+from model_store.purchases import Purchases
 from offline.evaluation.ranks import Float32
 from offline.evaluation.task import Task
 

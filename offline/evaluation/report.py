@@ -9,25 +9,28 @@ from typing import Any
 
 from model_store.dataset import DataSet
 from offline.config import Config
-from offline.evaluation.backtest import Result, TableResult
+from offline.evaluation.backtest import Result
+from offline.evaluation.measure import Contest, TableResult
 from offline.evaluation.metrics import LEADING, Estimate
 from offline.evaluation.rules import rules
 from offline.evaluation.tables import ALL, KNOWN_ONLY
+from offline.evaluation.window import WEEK
 from offline.identity import run_digest
 from offline.run import Run, Split
 
+_WHAT = {"by_time": "window", "last_order": "last orders", "last_purchase": "last purchases"}
 _WHOLE = {"cover_10", "cover_50", "cover_90"}
 
 
 def headline(result: Result) -> TableResult:
     """The table that speaks for the whole: all purchases, or known articles where stock gives new ones away."""
     names = {one.table.name: one for one in result.tables}
-    return names.get(KNOWN_ONLY, names[ALL]) if result.task.stock_tells_sales else names[ALL]
+    return names.get(KNOWN_ONLY, names[ALL]) if result.stock_tells_sales else names[ALL]
 
 
 def as_json(result: Result, data: DataSet, run: Run) -> dict[str, Any]:
     """Everything, as plain values; NaN becomes None."""
-    task, options = result.task, result.options
+    span, options = result.span, result.options
     return {
         "format": 1,
         "data_set": {**data.file.model_dump(), "fingerprint": data.fingerprint},
@@ -37,22 +40,34 @@ def as_json(result: Result, data: DataSet, run: Run) -> dict[str, Any]:
         "seed": options.seed,
         "bootstrap": options.samples,
         "cutoff": _date(run.load_model("split", Split).cutoff),
-        "protocol": task.protocol,
-        "window": {"start": _date(task.window.start), "until": _date(task.window.until)},
+        "protocol": result.protocol,
+        "window": {"start": _date(span.start), "until": _date(span.until)},
+        "windows": [_window_json(contest) for contest in result.contests],
+        "customers": result.customers,
+        "purchases": result.total(lambda task: len(task.targets.candidate)),
+        "stock_tells_sales": result.stock_tells_sales,
+        "headline": headline(result).table.name,
+        "parameters": dict(result.contests[0].parameters),
+        "tables": {one.table.name: _table_json(one) for one in result.tables},
+    }
+
+
+def _window_json(contest: Contest) -> dict[str, Any]:
+    task = contest.task
+    return {
+        "start": _date(task.window.start),
+        "until": _date(task.window.until),
         "customers": task.targets.customers,
         "customers_without_history": int((task.history_sizes == 0).sum()),
-        "customers_unknown_to_static": result.static_unknown,
-        "customers_with_generation": result.generated_for,
+        "customers_unknown_to_static": contest.static_unknown,
+        "customers_with_generation": contest.generated_for,
         "purchases": len(task.targets.candidate),
         "repeated_purchases": task.repeated,
         "purchases_out_of_stock": task.out_of_stock,
         "candidates": task.targets.candidates,
         "new_candidates": task.new_candidates,
         "new_candidates_bought": task.new_candidates_bought,
-        "stock_tells_sales": result.task.stock_tells_sales,
-        "headline": headline(result).table.name,
-        "parameters": {ranking.name: ranking.parameters for ranking in result.rankings},
-        "tables": {one.table.name: _table_json(one) for one in result.tables},
+        "stock_tells_sales": task.stock_tells_sales,
     }
 
 
@@ -87,7 +102,7 @@ def as_markdown(result: Result, data: DataSet, run: Run) -> str:
             _facts(result, data, run),
             "![ROC of all rankings](roc.png)",
             *(_table_markdown(result, one) for one in result.tables),
-            rules(result.task.protocol),
+            rules(result.protocol),
         ]
     )
 
@@ -96,9 +111,10 @@ def _summary(result: Result) -> str:
     one = headline(result)
     found = ", ".join(f"{model} {_show('auc', figures['auc'])}" for model, figures in one.models.items())
     text = f"**AUC ({one.table.title[0].lower() + one.table.title[1:]}): {found}.**"
-    if result.task.stock_tells_sales:
+    if result.stock_tells_sales:
+        bought = result.total(lambda task: task.new_candidates_bought)
         text += (
-            f"\n\n> **Caution.** {result.task.new_candidates_bought:,} of the {result.task.new_candidates:,} "
+            f"\n\n> **Caution.** {bought:,} of the {result.total(lambda task: task.new_candidates):,} "
             "candidates never sold before the window were bought in it: this data set's stock is known from its sales. "
             'In tables that rank new articles among all others, "never sold" tells the answer. Fair are those of known '
             "articles, of recent articles, and of new articles among themselves."
@@ -107,42 +123,59 @@ def _summary(result: Result) -> str:
 
 
 def _facts(result: Result, data: DataSet, run: Run) -> str:
-    task, config = result.task, run.load_model("config", Config)
-    split = run.load_model("split", Split)
+    config, split, span = run.load_model("config", Config), run.load_model("split", Split), result.span
     rows = [
         ("data set", f"{data.file.name}{' (simulated)' if data.file.synthetic else ''}, `{data.fingerprint[:12]}`"),
         ("stock", data.file.stock or "as the availability table says"),
         (
-            "window" if task.protocol == "by_time" else "last orders",
-            f"{_date(task.window.start)} to {_date(task.window.until)}; cut-off of training {_date(split.cutoff)}",
+            _WHAT[result.protocol] + ("s" if len(result.contests) > 1 else ""),
+            f"{_date(span.start)} to {_date(span.until)}{_pooled(result)}; cut-off of training {_date(split.cutoff)}",
         ),
         ("customers", _customers(result)),
         ("purchases", _purchases(result)),
-        ("candidates", f"{task.targets.candidates:,} articles, {task.new_candidates:,} of them never sold before"),
+        ("candidates", _candidates(result)),
         ("seeds", f"training {config.seed}, bootstrap {result.options.seed} ({result.options.samples:,} resamples)"),
     ]
     return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
 
 
+def _pooled(result: Result) -> str:
+    count = len(result.contests)
+    return f", {count} of {result.options.days or WEEK} days each, pooled" if count > 1 else ""
+
+
 def _customers(result: Result) -> str:
-    without = int((result.task.history_sizes == 0).sum())
+    asked = result.total(lambda task: task.targets.customers)
+    without = result.total(lambda task: int((task.history_sizes == 0).sum()))
+    unknown = sum(contest.static_unknown for contest in result.contests)
+    generated = [contest.generated_for for contest in result.contests]
     return (
-        f"{result.task.targets.customers:,}; {without:,} without an earlier purchase, "
-        f"{result.static_unknown:,} unknown to the static model"
-        + ("" if result.generated_for is None else f"; something was generated for {result.generated_for:,}")
+        f"{result.customers:,}"
+        + (f", asked for {asked:,} times" if asked > result.customers else "")
+        + f"; {without:,} without an earlier purchase, {unknown:,} unknown to the static model"
+        + ("" if None in generated else f"; something was generated for {sum(filter(None, generated)):,}")
     )
 
 
 def _purchases(result: Result) -> str:
-    task = result.task
     return (
-        f"{len(task.targets.candidate):,} pairs of customer and article; beyond them {task.repeated:,} repeats and "
-        f"{task.out_of_stock:,} of articles that were not in stock"
+        f"{result.total(lambda task: len(task.targets.candidate)):,} pairs of customer and article; beyond them "
+        f"{result.total(lambda task: task.repeated):,} repeats and "
+        f"{result.total(lambda task: task.out_of_stock):,} of articles that were not in stock"
+    )
+
+
+def _candidates(result: Result) -> str:
+    tasks = [contest.task for contest in result.contests]
+    most = max(tasks, key=lambda task: task.targets.candidates)
+    return (
+        f"{'at most ' if len(tasks) > 1 else ''}{most.targets.candidates:,} articles, {most.new_candidates:,} of them "
+        "never sold before"
     )
 
 
 def _table_markdown(result: Result, one: TableResult) -> str:
-    parameters = {ranking.name: ranking.parameters for ranking in result.rankings}
+    parameters = result.contests[0].parameters
     figures = [
         [model, *_cells(values), "–" if parameters[model] is None else f"{parameters[model]:,}"]
         for model, values in one.models.items()

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from offline.evaluation.backtest import Result, TableResult
+from offline.evaluation.measure import TableResult
 from offline.evaluation.metrics import Coverage, Float64
 from offline.evaluation.rankings import BLENDED, DYNAMIC, POPULARITY, STATIC
 
@@ -24,13 +24,13 @@ _LOOKS: dict[str, dict[str, Any]] = {
 _POINTS = 4_000
 
 
-def draw_roc(path: Path, result: Result, one: TableResult, data_set: str) -> None:
+def draw_roc(path: Path, one: TableResult, data_set: str) -> None:
     """Write the ROC of all models in one table as PNG."""
     figure = Figure(figsize=(7.6, 8.2), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     inset = axes.inset_axes((0.57, 0.075, 0.41, 0.36))
-    curves = {model: _curve(result, one, model) for model in _LOOKS}
+    curves = {model: _curve(one, model) for model in _LOOKS}
     for model, (share, found) in curves.items():
         auc = one.models[model]["auc"]
         label = f"{model}: AUC {100 * auc.value:.1f}% [{100 * auc.low:.1f}, {100 * auc.high:.1f}]"
@@ -42,9 +42,9 @@ def draw_roc(path: Path, result: Result, one: TableResult, data_set: str) -> Non
     figure.savefig(path, metadata={"Software": None})
 
 
-def _curve(result: Result, one: TableResult, model: str) -> tuple[Float64, Float64]:
+def _curve(one: TableResult, model: str) -> tuple[Float64, Float64]:
     """(j / z, R_j / R_z) on a grid that is fine at both scales, from j = 1 on."""
-    places = result.ranks[model].places(one.table)
+    places = one.places[model]
     coverage = Coverage(places.above, places.tied)
     curve = coverage.curve(np.ones(len(places.above)))
     z = one.candidates

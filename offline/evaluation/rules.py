@@ -11,7 +11,17 @@ training, with whatever that customer did after the order before it; here its ar
 in stock or not, at the time at which it began. Purchases of one customer with one order id, or else at one time, are
 one order; those that went back are none. Who ordered once is not asked for. What other customers did later than that
 order was in training, as is usual where one is left out.""",
+    "last_purchase": """The plain leave-one-out of the literature. Each customer's last purchase was left out of
+training, with whatever that customer did after the one before it; here its article is ranked among all articles, in
+stock or not. Of purchases at one time the last is the one with the greatest event id, so the rest of its order is known
+and tells of it: this measures the basket as much as taste. Purchases that went back are none. Who bought once is not
+asked for. What other customers did later than that purchase was in training, as is usual where one is left out.""",
 }
+_ALL_ARTICLES = """- **popularity**: sales of the 7 days before, or of as many as it says, of what training knows.
+  **static**: f·s; a customer unknown to the static model gets the mean of all its styles. **dynamic**: f·d, d read at
+  that time. **blended**: f·d + w·log(1 + sales of those 7 days), w fitted on validation data, where an article created
+  in those days or later counts with the average sales at least. Articles that a customer bought before are ranked like
+  all others, except in the table of first-time purchases."""
 _MODELS = {
     "by_time": """- **popularity**: sales of the 7 days before the window, or of as many as it says; an article that
   (re-)enters the inventory during it gets the average of those sales over the articles that were then in stock.
@@ -20,11 +30,8 @@ _MODELS = {
   validation data, where an article created in those days or later counts with the average sales at least; as in the
   service, a customer without purchases gets what sold those 7 days first, the rest by f·d. Articles that a customer
   bought before are ranked like all others, except in the table of first-time purchases.""",
-    "last_order": """- **popularity**: sales of the 7 days before the order, or of as many as it says, of what training
-  knows. **static**: f·s; a customer unknown to the static model gets the mean of all its styles. **dynamic**: f·d, d
-  read when the order began. **blended**: f·d + w·log(1 + sales of those 7 days), w fitted on validation data, where an
-  article created in those days or later counts with the average sales at least. Articles that a customer bought before
-  are ranked like all others, except in the table of first-time purchases.""",
+    "last_order": _ALL_ARTICLES,
+    "last_purchase": _ALL_ARTICLES,
 }
 _RULES = """- **own history**: what the customer bought, the latest first. **co-purchase**: the sum over the history of
   the cosine of two articles' customers. **Markov-1**: the mean over the latest order of how often an article was in the
@@ -42,8 +49,10 @@ _RULES = """- **own history**: what the customer bought, the latest first. **co-
   1 / rank. **parameters**: weights beyond Fashion DNA's network, which static, dynamic and blended share.
 - Articles with equal scores: each figure is its expectation over all orders of them. An article that a customer buys
   twice counts once.
-- Intervals: 95%, bootstrap over customers (percentiles). All models and differences see the same resamples; a
-  difference in bold has an interval without zero.
+- Several windows are pooled: each purchase counts once, in the window it falls into, from what was known when that one
+  started; the models stay those of the run.
+- Intervals: 95%, bootstrap over customers (percentiles), each with the purchases of all windows. All models and
+  differences see the same resamples; a difference in bold has an interval without zero.
 """
 
 

@@ -25,10 +25,14 @@ class Table:
     """whether P counts the task's ``first_time`` targets"""
 
 
-def tables(task: Task) -> list[Table]:
-    """All tables of a task; some may be empty."""
-    next_order = [_next_order(task)] if task.protocol == "by_time" else []  # else all targets are of one order
-    return [*_by_article(task), *next_order, _first_time(task), *_by_history(task)]
+def tables(task: Task, stock_tells_sales: bool) -> list[Table]:
+    """All tables of a task, always the same ones; some may be empty.
+
+    ``stock_tells_sales``: rank known articles only wherever new ones among all others would give themselves away.
+    """
+    fair = ((RECENT, KNOWN), ", known articles only") if stock_tells_sales else (_EVERY, "")
+    next_order = [_next_order(task, *fair)] if task.protocol == "by_time" else []  # else all targets are of one order
+    return [*_by_article(task), *next_order, _first_time(task, *fair), *_by_history(task, *fair)]
 
 
 def _by_article(task: Task) -> list[Table]:
@@ -48,30 +52,22 @@ def _by_article(task: Task) -> list[Table]:
     ]
 
 
-def _next_order(task: Task) -> Table:
-    tiers, among = _fair(task)
+def _next_order(task: Task, tiers: tuple[int, ...], among: str) -> Table:
     chosen = task.first_order & np.isin(task.targets.tier, tiers)
     return Table(
         "next_order", f"Next order: the articles of each customer's first order in the window{among}", tiers, chosen
     )
 
 
-def _first_time(task: Task) -> Table:
-    tiers, among = _fair(task)
+def _first_time(task: Task, tiers: tuple[int, ...], among: str) -> Table:
     chosen = np.isin(task.first_time.tier, tiers)
     title = f"First-time purchases: what a customer bought before is not ranked, as in the service{among}"
     return Table("first_time", title, tiers, chosen, first_time=True)
 
 
-def _fair(task: Task) -> tuple[tuple[int, ...], str]:
-    """All candidates, or the known ones where stock gives the new ones away."""
-    return ((RECENT, KNOWN), ", known articles only") if task.stock_tells_sales else (_EVERY, "")
-
-
-def _by_history(task: Task) -> list[Table]:
+def _by_history(task: Task, tiers: tuple[int, ...], among: str) -> list[Table]:
     """By how much is known of the customer."""
     sizes = task.history_sizes[task.targets.customer]
-    tiers, among = _fair(task)
     counted = np.isin(task.targets.tier, tiers)
     groups = (
         ("history_some", "at least 1 earlier purchase", sizes >= 1),

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.dataset import Purchases
 from model_store.popularity import TRENDING_DAYS, with_newcomers
+from model_store.purchases import Purchases
 from offline.evaluation.ranks import TIERS, Targets
+from offline.hold_out import Protocol
 from offline.style_lstm import customer_index
 
 DAY = 86_400
@@ -25,7 +25,7 @@ _BETRAYED, _AHEAD = 0.9, 0.1
 RECENT, KNOWN, NEW = range(TIERS)
 """Tiers of candidates: sold in the 28 days before the window; sold only earlier; never sold before it.
 
-Where last orders are ranked: KNOWN was sold in training, NEW was not, and none is RECENT.
+Where the ends of histories are ranked: KNOWN was sold in training, NEW was not, and none is RECENT.
 """
 Float64 = NDArray[np.float64]
 
@@ -60,7 +60,7 @@ class RecentSales:
 class Task:
     """A backtest over K customers, N candidates and P purchases."""
 
-    protocol: Literal["by_time", "last_order"]
+    protocol: Protocol
     window: Window
     """the moments of all targets lie in it"""
     customer_ids: list[str]

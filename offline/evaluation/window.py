@@ -7,12 +7,14 @@ and the moment of each customer's first purchase, depends on what was sold insid
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.dataset import DataSet, Purchases
+from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig, InvalidData
+from model_store.purchases import Purchases
 from offline.evaluation.ranks import TIERS, Targets
 from offline.evaluation.task import (
     DAY,
@@ -29,24 +31,35 @@ from offline.evaluation.task import (
 )
 from offline.style_lstm import customer_index
 
+WEEK = 7
 
-def choose_window(data: DataSet, cutoff: int, until: int | None = None, days: int | None = None) -> Window:
-    """From the run's cut-off to the end of the data, or the last ``days`` days before ``until`` (exclusive).
 
-    Raises InvalidConfig where the window is empty or reaches back before the cut-off.
+def choose_windows(
+    data: DataSet, cutoff: int, until: int | None = None, days: int | None = None, count: int = 1
+) -> list[Window]:
+    """``count`` windows of ``days`` (7 where several are asked for), end to end, the last one up to ``until``.
+
+    ``until`` (exclusive) is the end of the data unless given. One window without ``days`` begins at the run's cut-off.
+    Raises InvalidConfig where the windows are empty or reach back before the cut-off.
     """
     end = data.last_event + 1 if until is None else until
-    start = cutoff if days is None else end - days * DAY
-    if start < cutoff:
+    if days is None and count == 1:
+        starts = [cutoff]
+    else:
+        length = (days or WEEK) * DAY
+        starts = [end - number * length for number in range(count, 0, -1)]
+    if starts[0] < cutoff:
+        what = "the window" if count == 1 else "the first window"
+        fewer = "days" if count == 1 else "days or windows"
         raise InvalidConfig(
-            f"the window would start on {_date(start)}, before the run's cut-off of {_date(cutoff)}: choose fewer "
-            "days, or train with an earlier cut-off"
+            f"{what} would start on {_date(starts[0])}, before the run's cut-off of {_date(cutoff)}: choose fewer "
+            f"{fewer}, or train with an earlier cut-off"
         )
-    if start >= end:
+    if starts[0] >= end:
         raise InvalidConfig(
             f"nothing to evaluate on between the run's cut-off, {_date(cutoff)}, and {_date(end)}: train with test days"
         )
-    return Window(start, end)
+    return [Window(start, later) for start, later in pairwise([*starts, end])]
 
 
 def _date(time: int) -> str:

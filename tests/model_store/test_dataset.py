@@ -14,9 +14,10 @@ from data_folders import rows, write_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model_store.dataset import Availability, DataSet, DataSetFile, Purchases, new_data_set, write_data_set_file
+from model_store.dataset import Availability, DataSet, DataSetFile, new_data_set, write_data_set_file
 from model_store.errors import InvalidData
 from model_store.history import effective_history
+from model_store.purchases import Purchases
 from model_store.records import LATEST_TIMESTAMP, Event
 
 

@@ -13,17 +13,18 @@ from small_runs import DAY, START, write_shop
 from model_store.dataset import DataSet
 from offline.config import Config
 from offline.context import make_split
-from offline.hold_out import LastOrders, training_data
+from offline.hold_out import HeldOut, Protocol, training_data
 
 TITLES = {name: f"{name} thing" for name in "abcdef"}
 
 
-def held_out(data: DataSet) -> DataSet:
-    return training_data(data, Config.model_validate({"split": {"hold_out": "last_order"}}))
+def held_out(data: DataSet, protocol: Protocol = "last_order") -> DataSet:
+    return training_data(data, protocol)
 
 
-def last_orders(data: DataSet) -> dict[str, set[str]]:
-    held = LastOrders.of(data)
+def last_orders(data: DataSet, protocol: Protocol = "last_order") -> dict[str, set[str]]:
+    held = HeldOut.of(data, protocol)
+    assert held is not None
     names = [held.purchases.customer_ids[index] for index in held.customer]
     found: dict[str, set[str]] = {name: set() for name in names}
     for row in held.rows:
@@ -62,6 +63,20 @@ def test_an_order_that_went_back_was_none_and_a_later_return_is_not_known(tmp_pa
     later = write_shop(tmp_path / "later", list("abc"), rows, returns=[("ann", "b", 4)])
     assert last_orders(later) == {"ann": {"c"}}
     assert known(held_out(later)) == [("ann", "a")]  # b, and that it went back, came after the last that was kept
+
+
+def test_a_last_purchase_is_one_article_and_the_rest_of_its_order_is_known(tmp_path: Path) -> None:
+    rows = [("ann", "a", 1), ("ann", "c", 2), ("ann", "b", 2), ("bob", "a", 3), ("cid", "d", 4), ("cid", "d", 5)]
+    data = write_shop(tmp_path / "shop", list("abcd"), rows)
+    assert last_orders(data, "last_purchase") == {"ann": {"b"}, "cid": {"d"}}  # events are numbered in this order
+    assert known(held_out(data, "last_purchase")) == [("ann", "a"), ("ann", "c"), ("bob", "a"), ("cid", "d")]
+    assert seen(held_out(data, "last_purchase")) == known(held_out(data, "last_purchase"))
+
+
+def test_by_time_nothing_is_left_out_here(tmp_path: Path) -> None:
+    data = write_shop(tmp_path / "shop", ["a"], [("ann", "a", 1), ("ann", "a", 2)])
+    assert HeldOut.of(data, "by_time") is None
+    assert training_data(data, "by_time") is data
 
 
 STEPS: Sequence[Step] = [
@@ -108,7 +123,7 @@ def test_the_same_orders_held_out_have_the_same_fingerprint_and_not_that_of_all(
     assert held_out(data).fingerprint != data.fingerprint
 
 
-@pytest.mark.parametrize(("hold_out", "test_days"), [("by_time", 7), ("last_order", 0)])
+@pytest.mark.parametrize(("hold_out", "test_days"), [("by_time", 7), ("last_order", 0), ("last_purchase", 0)])
 def test_where_orders_are_held_out_no_days_are(tmp_path: Path, hold_out: str, test_days: int) -> None:
     data = write_shop(tmp_path / "shop", ["a"], [("ann", "a", 1), ("ann", "a", 60.5)])
     split = make_split(data, Config.model_validate({"split": {"hold_out": hold_out}}))

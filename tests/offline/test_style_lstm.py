@@ -249,10 +249,10 @@ def test_affinities_are_float32_under_mixed_precision() -> None:
 # --- reading styles --------------------------------------------------------------------------------------------
 
 
-def test_a_style_is_read_from_the_purchases_before_its_time() -> None:
+def test_a_style_is_read_from_the_purchases_up_to_its_time() -> None:
     network, vectors = StyleLstmNetwork(SPEC.step_size).eval(), dna()
     customers = np.asarray([0, 0, 1, 2, -1, 3])
-    times = np.asarray([9 * DAY, 20 * DAY, 2 * DAY, 4 * DAY, 4 * DAY, 8 * DAY])
+    times = np.asarray([9 * DAY - 1, 9 * DAY, 2 * DAY - 1, 4 * DAY, 4 * DAY, 8 * DAY])
     styles = styles_at(network, SPEC, vectors, PURCHASES, customers, times)
     histories = [range(4), range(6), range(0), range(0), range(0), range(8, 9)]
     for style, rows, time in zip(styles, histories, times, strict=True):

@@ -18,6 +18,7 @@ from model_store.errors import InvalidConfig
 from model_store.time_features import TimeSpec, encode_history
 from offline.article_tables import load_networks
 from offline.evaluation.backtest import Options, Result, run_backtest
+from offline.evaluation.measure import measure
 from offline.progress import Silent
 from offline.run import Run
 
@@ -62,7 +63,7 @@ def test_dynamic_figures_agree_with_an_independent_account(shop: DataSet, run: R
         bought = np.isin(in_stock, articles[later])
         total += bought.sum() * roc_auc_score(bought, dna[in_stock] @ style)
         count += bought.sum()
-    assert len(result.task.targets.candidate) == count
+    assert result.total(lambda task: len(task.targets.candidate)) == count
     assert auc(result, "all", "dynamic").value == pytest.approx(total / count, abs=1e-6)
 
 
@@ -91,7 +92,7 @@ def test_a_style_that_knows_the_answer_scores_one(tmp_path: Path, shop: DataSet)
     run = with_static_model(run, bought.customer_ids, style, np.eye(len(shop.article_ids), 128))
     result = run_backtest(shop, run, Options(samples=10), Silent())
     assert auc(result, "all", "static") == (1, 1, 1)
-    assert result.static_unknown == 0
+    assert result.contests[0].static_unknown == 0
 
 
 def test_tables_divide_the_purchases(result: Result) -> None:
@@ -113,6 +114,32 @@ def test_differences_are_between_the_models_named(result: Result) -> None:
     difference = one.differences["dynamic", "static"]["auc"]
     assert difference.value == pytest.approx(one.models["dynamic"]["auc"].value - one.models["static"]["auc"].value)
     assert difference.low <= difference.value <= difference.high
+
+
+def test_windows_are_pooled_purchase_by_purchase(shop: DataSet, run: Run) -> None:
+    end = shop.last_event + 1
+    both = run_backtest(shop, run, Options(days=2, windows=2, samples=10), Silent())
+    alone = [run_backtest(shop, run, Options(until, days=2, samples=10), Silent()) for until in (end - 2 * DAY, end)]
+    parts = [one for result in alone for one in result.tables if one.table.name == "all"]
+    [pooled] = [one for one in both.tables if one.table.name == "all"]
+    assert pooled.purchases == sum(part.purchases for part in parts)
+    for figure in ("auc", "recall_10", "mrr"):
+        weighted = sum(part.models["dynamic"][figure].value * part.purchases for part in parts) / pooled.purchases
+        assert pooled.models["dynamic"][figure].value == pytest.approx(weighted)
+    names = [set(result.contests[0].task.customer_ids) for result in alone]
+    assert names[0] & names[1]
+    assert both.customers == pooled.customers == len(names[0] | names[1])
+
+
+def test_a_customer_of_two_windows_is_drawn_with_both(result: Result) -> None:
+    """Twice the same window tells no more than once: intervals must not get narrower."""
+    twice = measure([result.contests[0]] * 2, samples=200, seed=0, progress=Silent())
+    for one, other in zip(result.tables, twice, strict=True):
+        assert other.purchases == 2 * one.purchases
+        assert other.customers == one.customers
+        for model, figures in one.models.items():
+            assert other.models[model]["auc"] == pytest.approx(figures["auc"])
+            assert other.models[model]["recall_10"] == pytest.approx(figures["recall_10"])
 
 
 def test_a_run_of_other_data_is_refused(tmp_path: Path, run: Run) -> None:

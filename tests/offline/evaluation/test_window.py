@@ -8,7 +8,7 @@ from small_runs import DAY, START, write_shop
 from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig, InvalidData
 from offline.evaluation.task import KNOWN, NEW, RECENT, Task, Window
-from offline.evaluation.window import choose_window, make_task
+from offline.evaluation.window import choose_windows, make_task
 
 OPENS, CLOSES = START + 50 * DAY, START + 60 * DAY
 STOCK = {
@@ -138,18 +138,32 @@ def test_a_window_in_which_nothing_in_stock_was_bought_is_refused(shop: DataSet)
 
 
 def test_the_window_runs_from_the_cutoff_to_the_end_unless_told_otherwise(shop: DataSet) -> None:
-    assert choose_window(shop, OPENS) == Window(OPENS, START + 60 * DAY + 1)
-    assert choose_window(shop, OPENS, until=CLOSES, days=3) == Window(CLOSES - 3 * DAY, CLOSES)
+    assert choose_windows(shop, OPENS) == [Window(OPENS, START + 60 * DAY + 1)]
+    assert choose_windows(shop, OPENS, until=CLOSES, days=3) == [Window(CLOSES - 3 * DAY, CLOSES)]
+
+
+def test_several_windows_lie_end_to_end_and_are_weeks_unless_told_otherwise(shop: DataSet) -> None:
+    end = START + 60 * DAY + 1
+    first, second = choose_windows(shop, OPENS - 60 * DAY, count=2)
+    assert (first, second) == (Window(end - 14 * DAY, end - 7 * DAY), Window(end - 7 * DAY, end))
+    assert choose_windows(shop, OPENS - 60 * DAY, until=CLOSES, days=2, count=3)[0].start == CLOSES - 6 * DAY
 
 
 @pytest.mark.parametrize(
-    ("cutoff", "until", "days", "message"),
+    ("cutoff", "until", "days", "count", "message"),
     [
-        (OPENS, None, 11, "would start on 2024-01-03 00:00, before the run's cut-off of 2024-01-04 00:00"),
-        (CLOSES + 1, None, None, "nothing to evaluate on between"),
-        (OPENS, OPENS, None, "nothing to evaluate on between"),
+        (
+            OPENS,
+            None,
+            11,
+            1,
+            "the window would start on 2024-01-03 00:00, before the run.s cut-off of 2024-01-04",
+        ),
+        (OPENS, None, 6, 2, "the first window would start on 2024-01-02 00:00.*: choose fewer days or windows"),
+        (CLOSES + 1, None, None, 1, "nothing to evaluate on between"),
+        (OPENS, OPENS, None, 1, "nothing to evaluate on between"),
     ],
 )
-def test_a_window_that_cannot_be_is_refused(shop, cutoff, until, days, message) -> None:
+def test_a_window_that_cannot_be_is_refused(shop, cutoff, until, days, count, message) -> None:
     with pytest.raises(InvalidConfig, match=message):
-        choose_window(shop, cutoff, until, days)
+        choose_windows(shop, cutoff, until, days, count)

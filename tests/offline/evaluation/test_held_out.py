@@ -16,10 +16,10 @@ from model_store.errors import InvalidConfig, InvalidData
 from model_store.time_features import TimeSpec, encode_history
 from offline.article_tables import load_networks
 from offline.evaluation.backtest import Options, run_backtest
-from offline.evaluation.last_order import make_last_order_task
+from offline.evaluation.held_out import make_held_out_task
 from offline.evaluation.task import KNOWN, NEW, Task
 from offline.export import export
-from offline.hold_out import LastOrders
+from offline.hold_out import HeldOut, Protocol, training_data
 from offline.progress import Silent
 from offline.run import Run
 
@@ -43,9 +43,10 @@ def shop(tmp_path: Path) -> DataSet:
     return write_shop(tmp_path / "shop", list("abcde"), ROWS, stock={"a": (0, 1)})
 
 
-def task_of(data: DataSet) -> Task:
-    held = LastOrders.of(data)
-    return make_last_order_task(data, held, held.left_out_of(data).purchases())
+def task_of(data: DataSet, protocol: Protocol = "last_order") -> Task:
+    held = HeldOut.of(data, protocol)
+    assert held is not None
+    return make_held_out_task(data, held, held.left_out_of(data).purchases())
 
 
 def names(data: DataSet, task: Task, customer: str, *, first_time: bool = False) -> set[str]:
@@ -70,6 +71,14 @@ def test_first_time_targets_leave_out_what_was_bought_before(shop: DataSet) -> N
     assert names(shop, task, "dan", first_time=True) == set()
 
 
+def test_where_one_purchase_is_left_out_the_others_at_its_time_are_known(shop: DataSet) -> None:
+    task = task_of(shop, "last_purchase")
+    assert [names(shop, task, customer) for customer in ("ann", "bob", "dan")] == [{"c"}, {"a"}, {"b"}]
+    assert task.history_sizes.tolist() == [2, 1, 2]
+    assert names(shop, task, "dan", first_time=True) == set()
+    assert task.protocol == "last_purchase"
+
+
 def test_each_customer_is_asked_for_when_the_order_began_with_what_was_known_then(shop: DataSet) -> None:
     task = task_of(shop)
     assert task.moment.tolist() == [START + day * DAY for day in (10, 9, 12)]
@@ -80,7 +89,7 @@ def test_each_customer_is_asked_for_when_the_order_began_with_what_was_known_the
 
 def test_a_shop_in_which_nobody_came_back_has_nothing_to_rank(tmp_path: Path) -> None:
     data = write_shop(tmp_path / "shop", ["a"], [("ann", "a", 1), ("bob", "a", 2)])
-    with pytest.raises(InvalidData, match="no customer has ordered more than once"):
+    with pytest.raises(InvalidData, match="no customer has bought more than once"):
         task_of(data)
 
 
@@ -91,7 +100,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny: DataSet) -> Run:
-    known = LastOrders.of(tiny).left_out_of(tiny)
+    known = training_data(tiny, "last_order")
     return make_run(tmp_path_factory.mktemp("runs") / "tiny", known, END, hold_out="last_order")
 
 
@@ -131,7 +140,7 @@ def test_figures_agree_with_an_independent_account(tiny: DataSet, run: Run) -> N
 
 
 def test_a_run_is_only_evaluated_on_what_was_held_out_of_it(tmp_path: Path, tiny: DataSet, run: Run) -> None:
-    with pytest.raises(InvalidConfig, match="evaluated whenever they were"):
+    with pytest.raises(InvalidConfig, match="evaluated whenever it was"):
         run_backtest(tiny, run, Options(days=7), Silent())
     by_all = make_run(tmp_path / "run", tiny, END, hold_out="last_order")
     with pytest.raises(InvalidConfig, match="other content"):
@@ -139,6 +148,6 @@ def test_a_run_is_only_evaluated_on_what_was_held_out_of_it(tmp_path: Path, tiny
 
 
 def test_no_bundle_is_made_of_a_run_without_last_orders(tmp_path: Path, tiny: DataSet, run: Run) -> None:
-    with pytest.raises(InvalidConfig, match="without last orders"):
+    with pytest.raises(InvalidConfig, match="without the end of each history"):
         export(run, tiny, tmp_path / "store", "v1", created="2026-01-01T00:00:00Z", progress=Silent())
     assert not (tmp_path / "store").exists()

@@ -1,8 +1,8 @@
-"""The protocol by orders (Amazon 2024, §5.1, for orders): rank the articles of each customer's last order among all.
+"""The protocols that leave one out (Amazon 2024, §5.1): rank the end of each customer's history among all articles.
 
-Stock plays no part: every article of the data set is a candidate. Known is what training knows: everything but what
-customers did from their last order on (``offline.hold_out``). So sales of others may be later than the order they help
-to foretell, as in all of the literature that leaves one out.
+That is the last order, or else the last purchase alone. Stock plays no part: every article of the data set is a
+candidate. Known is what training knows: everything but what customers did from there on (``offline.hold_out``). So
+sales of others may be later than what they help to foretell, as in all of the literature that leaves one out.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.dataset import DataSet, Purchases
+from model_store.dataset import DataSet
 from model_store.errors import InvalidData
+from model_store.purchases import Purchases
 from offline.evaluation.ranks import Targets
 from offline.evaluation.task import POPULARITY_DAYS, RecentSales, Task, Window, distinct, first_time_targets
-from offline.hold_out import LastOrders
+from offline.hold_out import HeldOut
 from offline.style_lstm import customer_index
 
 
-def make_last_order_task(data: DataSet, held: LastOrders, known: Purchases) -> Task:
+def make_held_out_task(data: DataSet, held: HeldOut, known: Purchases) -> Task:
     """Gather the task of a whole data set, of which training knew the purchases ``known``.
 
     Raises InvalidData where no customer has ordered twice.
     """
     if not len(held.customer):
-        raise InvalidData("no customer has ordered more than once, so there is no last order to rank")
+        raise InvalidData("no customer has bought more than once, so there is no end of a history to rank")
     articles = len(data.article_ids)
     candidates, tier_ends = _candidates(known.article, articles)
     position = np.empty(articles, np.int64)
@@ -36,7 +37,7 @@ def make_last_order_task(data: DataSet, held: LastOrders, known: Purchases) -> T
     customer_ids = [held.purchases.customer_ids[index] for index in held.customer]
     moment = _begins(held)
     return Task(
-        protocol="last_order",
+        protocol=held.protocol,
         window=Window(int(moment.min()), int(moment.max()) + 1),
         customer_ids=customer_ids,
         history=known,
@@ -62,7 +63,7 @@ def _candidates(known: NDArray[np.integer], articles: int) -> tuple[NDArray[np.i
     return np.concatenate([np.flatnonzero(sold), np.flatnonzero(~sold)]), np.array([0, sold.sum(), articles])
 
 
-def _begins(held: LastOrders) -> NDArray[np.int64]:
-    """(C) when each last order began: its rows are sorted by time."""
+def _begins(held: HeldOut) -> NDArray[np.int64]:
+    """(C) when what was held out of each history began: its rows are sorted by time."""
     customer = held.purchases.customer[held.rows]
     return held.purchases.timestamp[held.rows[np.searchsorted(customer, held.customer)]]

@@ -1,0 +1,149 @@
+"""Ranks of one or several windows → the tables of a report: figures of all models, with intervals.
+
+Windows are pooled: every purchase counts once, whichever window it fell into. Resamples draw customers, each with the
+purchases of all windows, since those of one customer resemble each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline.evaluation.metrics import Estimate, Figures, Float64, Scorecard, bootstrap, estimate
+from offline.evaluation.rankings import COMPARED
+from offline.evaluation.ranks import Places, Ranks
+from offline.evaluation.tables import Table, tables
+from offline.evaluation.task import Task
+from offline.progress import Progress
+
+
+class Counted(NamedTuple):
+    """One model's ranks of all targets, and of the first-time ones."""
+
+    every: Ranks
+    first_time: Ranks
+
+    def places(self, table: Table) -> Places:
+        """Places of a table's purchases."""
+        return (self.first_time if table.first_time else self.every).places(table.tiers, table.chosen)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What all models made of one window's task."""
+
+    task: Task
+    ranks: Mapping[str, Counted]
+    """by model"""
+    parameters: Mapping[str, int | None]
+    """by model: number of weights, None where there is nothing to learn"""
+    static_unknown: int
+    """customers whom the static model does not know"""
+    generated_for: int | None
+    """customers for whom something was generated; None without a generating half"""
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """One table: figures per model and differences per pair, each field of ``Figures`` with its interval."""
+
+    table: Table
+    """as the first window has it"""
+    purchases: int
+    customers: int
+    candidates: int
+    """of the window that has most"""
+    places: Mapping[str, Places]
+    """by model; customers are numbered over all windows"""
+    models: dict[str, dict[str, Estimate]]
+    differences: dict[tuple[str, str], dict[str, Estimate]]
+
+
+class _Pooled(NamedTuple):
+    """One table over all windows."""
+
+    table: Table
+    candidates: int
+    places: dict[str, Places]
+
+
+def measure(contests: Sequence[Contest], samples: int, seed: int, progress: Progress) -> list[TableResult]:
+    """Bootstrap all tables at once, so that every figure and difference sees the same resampled customers."""
+    numbers, customers = _numbered([contest.task.customer_ids for contest in contests])
+    of_contests = [tables(contest.task, stock_tells_sales(contests)) for contest in contests]
+    pooled = [
+        _pooled(contests, list(same), numbers)
+        for same in zip(*of_contests, strict=True)
+        if any(table.chosen.any() for table in same)
+    ]
+    models = list(contests[0].ranks)
+    cards = [Scorecard(one.places[model]) for one in pooled for model in models]
+    with progress.bar("bootstrap", samples) as bar:
+        values, sampled = bootstrap(cards, customers, samples, seed, bar.advance)
+    shape = (len(pooled), len(models), len(Figures._fields))
+    values, sampled = values.reshape(shape), sampled.reshape(-1, *shape)
+    return [_result(one, models, values[index], sampled[:, index]) for index, one in enumerate(pooled)]
+
+
+def stock_tells_sales(contests: Sequence[Contest]) -> bool:
+    """Whether in any window being new tells of having been bought."""
+    return any(contest.task.stock_tells_sales for contest in contests)
+
+
+def _numbered(windows: Sequence[list[str]]) -> tuple[list[NDArray[np.int64]], int]:
+    """Numbers of each window's customers, the same wherever a customer returns, and how many there are."""
+    number: dict[str, int] = {}
+    numbers = [np.array([number.setdefault(name, len(number)) for name in names], np.int64) for names in windows]
+    return numbers, len(number)
+
+
+def _pooled(contests: Sequence[Contest], same: list[Table], numbers: list[NDArray[np.int64]]) -> _Pooled:
+    """``same``: one table, as each window has it."""
+    sizes = [np.diff(contest.task.targets.tier_ends, prepend=0) for contest in contests]
+    return _Pooled(
+        same[0],
+        max(int(size[list(table.tiers)].sum()) for size, table in zip(sizes, same, strict=True)),
+        {
+            model: _joined(
+                [contest.ranks[model].places(table) for contest, table in zip(contests, same, strict=True)], numbers
+            )
+            for model in contests[0].ranks
+        },
+    )
+
+
+def _joined(places: list[Places], numbers: list[NDArray[np.int64]]) -> Places:
+    return Places(
+        np.concatenate([number[one.customer] for one, number in zip(places, numbers, strict=True)]),
+        np.concatenate([one.above for one in places]),
+        np.concatenate([one.tied for one in places]),
+        np.concatenate([one.auc for one in places]),
+    )
+
+
+def _result(one: _Pooled, models: list[str], values: Float64, sampled: Float64) -> TableResult:
+    row = {model: index for index, model in enumerate(models)}
+    customer = one.places[models[0]].customer
+    return TableResult(
+        one.table,
+        len(customer),
+        len(np.unique(customer)),
+        one.candidates,
+        one.places,
+        {model: _named(values[index], sampled[:, index]) for model, index in row.items()},
+        {
+            (first, other): _named(
+                values[row[first]] - values[row[other]], sampled[:, row[first]] - sampled[:, row[other]]
+            )
+            for first, other in COMPARED
+            if first in row and other in row
+        },
+    )
+
+
+def _named(value: Float64, sampled: Float64) -> dict[str, Estimate]:
+    return dict(zip(Figures._fields, estimate(value, sampled), strict=True))
