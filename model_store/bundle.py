@@ -36,6 +36,7 @@ from model_store import DNA_SIZE
 from model_store.article_features import ArticleSpec
 from model_store.errors import InvalidBundle
 from model_store.generation_spec import LLM, LLM_EMBEDDED, GenerationSpec
+from model_store.popularity import POPULARITY
 from model_store.records import describe_validation_error
 from model_store.time_features import TimeSpec
 from model_store.tokens import TOKENIZER
@@ -108,6 +109,8 @@ class Manifest(BaseModel):
     blend: Blend = Blend()
     generation: GenerationSpec | None = None
     """The generating half; None where the bundle has none."""
+    popularity: bool = False
+    """Whether the last component of trained articles is what they sold (``model_store.popularity``)."""
     image_encoder: str
     """Where the residual network came from, in words: a directory's name, or what the pipeline trained itself on."""
     parameters: dict[str, int] = {}
@@ -119,6 +122,11 @@ class Manifest(BaseModel):
     parity: dict[str, float] = {}
     """Largest absolute difference torch ↔ ONNX found at export, per graph."""
     files: dict[str, FileEntry] = {}
+
+    @property
+    def told_by_records(self) -> slice:
+        """The components of Fashion DNA that follow from an article's record: all but what it sold."""
+        return slice(POPULARITY if self.popularity else None)
 
 
 class _Format(BaseModel):

@@ -260,7 +260,8 @@ def _check_articles(
         _compare(f"{what}: Fashion DNA from its record", found[index], expected[index])
         row = trained.row_of.get(case.article.article_id)
         if row is not None and trained.fingerprints[row] == article_fingerprint(case.article, case.image):
-            _compare(f"{what}: Fashion DNA in the trained table", trained.dna[row], expected[index])
+            told = bundle.manifest.told_by_records
+            _compare(f"{what}: Fashion DNA in the trained table", trained.dna[row, told], expected[index, told])
 
 
 def _check_customers(

@@ -123,6 +123,7 @@ def build_fashion_dna(config: Config, spec: ArticleSpec, image: int) -> FashionD
         tag_dropout=chosen.tag_dropout,
         unit_norm=chosen.unit_norm,
         constant=chosen.constant,
+        popularity=chosen.popularity,
         ignore_price=chosen.ignore_price,
     )
 

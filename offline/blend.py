@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
-from model_store.popularity import TRENDING_DAYS, trend_score, with_newcomers
+from model_store.popularity import trend_score
 from model_store.purchases import Purchases
+from offline.popularity import RecentSales
 from offline.validation import Window, auc, discounted_gain, ranks
 
 _MULTIPLES = (0.0, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0, 3.0)
@@ -53,7 +54,7 @@ def fit_blend(
     weight of generations is fitted on those who have one, after that of the trend.
     """
     window, styles = _at_most(window, styles, _MOST_CUSTOMERS)
-    sales = RecentSales(purchases, created_at)
+    sales = _TrendOf(RecentSales(purchases, len(created_at)), window.candidates, created_at[window.candidates])
     spread = float(np.std(styles @ dna[window.candidates].T, axis=1).mean())
     tried: Tried = []
     for multiple in _MULTIPLES:
@@ -78,35 +79,28 @@ def _best(tried: Tried) -> float:
     return max(allowed, key=lambda entry: (entry[2], -entry[0]))[0] if allowed else 0.0
 
 
-class RecentSales:
-    """Sales of all customers, ordered by time, to be counted up to any moment. ``created_at`` as in ``fit_blend``."""
+@dataclass(frozen=True)
+class _TrendOf:
+    """Sales as they count for ``candidates`` int64 (A), which were ``created_at`` int64 (A)."""
 
-    def __init__(self, purchases: Purchases, created_at: NDArray[np.int64]):
-        by_time = np.argsort(purchases.timestamp, kind="stable")
-        self._created_at, self._articles = created_at, len(created_at)
-        self._sold, self._when = purchases.article[by_time], purchases.timestamp[by_time]
+    sales: RecentSales
+    candidates: NDArray[np.int64]
+    created_at: NDArray[np.int64]
 
-    def among(self, candidates: NDArray[np.int64], time: int) -> NDArray[np.float64]:
-        """Sales in the 7 days before ``time`` as they count for ``candidates`` int64 (A): float64 (A)."""
-        newcomer = self._created_at[candidates] >= time - TRENDING_DAYS * 86_400
-        return with_newcomers(self.before(time)[candidates], newcomer)
-
-    def before(self, time: int) -> NDArray[np.float64]:
-        """Sales of every article in the 7 days before ``time``, float64 (N); nothing at or after it counts."""
-        low, high = np.searchsorted(self._when, [time - TRENDING_DAYS * 86_400, time], side="left")
-        return np.bincount(self._sold[low:high], minlength=self._articles).astype(np.float64)
+    def at(self, time: int) -> NDArray[np.float64]:
+        return self.sales.trend(time, self.candidates, self.created_at)
 
 
 def _bonus(
     window: Window,
-    sales: RecentSales,
+    sales: _TrendOf,
     trend: float,
     lists: Sequence[NDArray[np.int64]] = (),
     generated: float = 0.0,
 ) -> Callable[[int, int], NDArray[np.float32]]:
     def rows(low: int, high: int) -> NDArray[np.float32]:
         times, which = np.unique(window.times[low:high], return_inverse=True)
-        scores = np.stack([trend_score(sales.among(window.candidates, int(time))) for time in times])
+        scores = np.stack([trend_score(sales.at(int(time))) for time in times])
         bonus: NDArray[np.float32] = np.float32(trend) * scores[which]
         for row, listed in zip(bonus, lists[low:high], strict=False):
             row[listed] += np.float32(generated) * rank_bonus(len(listed))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from offline.blend import fit_blend
 from offline.context import Context
 from offline.generating import GeneratingModel, sessions_before
+from offline.popularity import scored_dna
 from offline.style_lstm import customer_index, styles_at, trained_network
 
 
@@ -16,7 +17,7 @@ def train_blend(context: Context) -> None:
     if not context.world.first:
         return
     run, known = context.run, context.known
-    time_spec, dna = context.time_spec, run.load_arrays("article_dna")["dna"]
+    time_spec, dna = context.time_spec, scored_dna(run, "validation")
     index = customer_index(known.training, known.window.customers)
     styles = styles_at(trained_network(run), time_spec, dna, known.training, index, known.window.times)
     lists = _generated_lists(context)

@@ -78,7 +78,8 @@ class FashionDnaConfig(Schedule):
 
     Customers take part with at least ``min_purchases`` purchases, the ``max_customers`` most frequent of them; a tag
     with at least ``min_tag_count`` articles, the ``max_tags`` most frequent of them. ``unit_norm`` gives every f the
-    same length, √128; ``constant`` turns its last component into a constant, which stands in for a bias.
+    same length, √128; ``constant`` turns a component into a constant, which stands in for a bias; ``popularity`` gives
+    the last one to decayed sales, with which the style LSTM is trained jointly.
     ``ignore_price``: for shops whose prices are known from sales alone, where the absence of a price would give away
     that an article was never sold. ``style_regularisation`` is 1 / (2 σ²) of a normal prior on a customer's deviation
     from the shared style.
@@ -89,6 +90,7 @@ class FashionDnaConfig(Schedule):
     tag_dropout: Share = 0.1
     unit_norm: bool = False
     constant: bool = False
+    popularity: bool = False
     ignore_price: bool = False
     min_purchases: Positive = 2
     max_customers: Positive = 100_000

@@ -24,6 +24,7 @@ from offline.config import Config
 from offline.generation_bundling import GeneratingHalf, gather_generating_half
 from offline.hold_out import BY_TIME
 from offline.identity import run_digest
+from offline.popularity import scored_dna
 from offline.progress import Progress
 from offline.run import Run, Split
 
@@ -62,8 +63,7 @@ def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Pro
         raise InvalidConfig(
             f"the run was trained on '{split.data_set}' with other content than {data.folder} has now: train it again"
         )
-    dna = run.load_arrays("article_dna")["dna"]
-    catalogue = Catalogue(data.article_ids, _fingerprints(data, progress), dna)
+    catalogue = Catalogue(data.article_ids, _fingerprints(data, progress), scored_dna(run, "cutoff"))
     purchases = data.purchases(known_at=split.cutoff)
     generating = gather_generating_half(run, data, split)
     manifest = Manifest(
@@ -73,6 +73,7 @@ def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Pro
         article_spec=run.load_model("article_spec", ArticleSpec),
         time_spec=run.load_model("time_spec", TimeSpec),
         blend=run.load_model("blend", Blend),
+        popularity=run.load_model("config", Config).fashion_dna.popularity,
         generation=None if generating is None else generating.spec,
         image_encoder=run.existing("residual/source.txt").read_text(encoding="utf-8").strip(),
         parameters=_parameters(run, generating),

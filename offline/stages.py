@@ -59,7 +59,10 @@ STYLE_STAGES = (
         ("images",),
         ("fashion_dna",),
     ),
-    StageSpec("style_lstm", ("style_lstm.safetensors", "time_spec.json"), ("fashion_dna",), ("style_lstm",)),
+    StageSpec("popularity", ("popularity.safetensors", "popularity.json"), (), ()),
+    StageSpec(
+        "style_lstm", ("style_lstm.safetensors", "time_spec.json"), ("fashion_dna", "popularity"), ("style_lstm",)
+    ),
 )
 GENERATION_STAGES = (
     StageSpec(

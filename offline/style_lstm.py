@@ -27,11 +27,13 @@ from torch import Tensor, nn
 
 from model_store import DNA_SIZE
 from model_store.errors import TrainingError
+from model_store.popularity import POPULARITY
 from model_store.purchases import Purchases
 from model_store.time_features import TimeSpec, encode_history, encode_steps
 from offline.config import Config, StyleLstmConfig
 from offline.models.style_lstm import LOSSES, Loss, StyleLstmNetwork
 from offline.negatives import NegativeSampler
+from offline.popularity import PopularityHistory
 from offline.run import Run
 from offline.training import Rows
 from offline.validation import Window, auc, ranks
@@ -91,20 +93,31 @@ def shuffle_orders(sequences: Sequences, rng: np.random.Generator) -> Int64:
 
 
 class StyleLstmTraining(nn.Module):
-    """The LSTM below one of the losses of equation 2. ``forward`` gives (loss summed, number of predictions)."""
+    """The LSTM below one of the losses of equation 2. ``forward`` gives (loss summed, number of predictions).
+
+    ``dna`` float32 (N, 128), without popularity, which changes with time.
+    """
 
     def __init__(self, network: StyleLstmNetwork, dna: Float32, loss: Loss):
         super().__init__()
         self.network, self._loss = network, loss
         self.register_buffer("dna", torch.from_numpy(dna), persistent=False)
 
-    def forward(self, steps: Tensor, places: Tensor, bought: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """``steps`` (B, T, D); ``places`` int64 (S) into B·T; ``bought`` int64 (S), ``negatives`` int64 (S, n)."""
+    def forward(
+        self, steps: Tensor, places: Tensor, bought: Tensor, negatives: Tensor, popularity: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """``steps`` (B, T, D); ``places`` int64 (S) into B·T; ``bought`` int64 (S), ``negatives`` int64 (S, n).
+
+        ``popularity`` float32 (S, 1 + n): components of the bought article and of the negatives at that moment; zero
+        where Fashion DNA has none.
+        """
         style = self.network(steps)[0].flatten(0, 1)[places].float()  # (S, 128)
         dna = self.get_buffer("dna")
         with torch.autocast(steps.device.type, enabled=False):  # differences of large affinities need float32
             positive = (dna[bought] * style).sum(dim=-1)  # (S)
             negative = (dna[negatives] @ style[:, :, None]).squeeze(-1)  # (S, n)
+            popular = style[:, POPULARITY, None] * popularity
+            positive, negative = positive + popular[:, 0], negative + popular[:, 1:]
         return self._loss(positive, negative).sum(), torch.tensor(float(len(places)), device=steps.device)
 
 
@@ -121,6 +134,7 @@ class StyleLstmStage:
         time_spec: TimeSpec,
         config: StyleLstmConfig,
         score: Callable[[StyleLstmNetwork], float],
+        popularity: PopularityHistory | None = None,
         name: str = "style_lstm",
     ):
         self.name = name
@@ -130,7 +144,7 @@ class StyleLstmStage:
         self.network: nn.Module = StyleLstmTraining(network, dna, LOSSES[config.loss])
         self._dna, self._sequences, self._negatives = dna, sequences, negatives
         self._time_spec, self._config, self._score = time_spec, config, score
-        self._articles = sequences.article
+        self._articles, self._popularity = sequences.article, popularity
 
     def batches(self, epoch: int, rng: np.random.Generator) -> Sequence[Rows]:
         """Chunks of like length together; the articles of each order are shuffled anew."""
@@ -148,9 +162,15 @@ class StyleLstmStage:
         places = np.flatnonzero(contributes)
         now = index.reshape(-1)[places]
         negatives, valid = self._negatives.draw(seen.customer[now], seen.time[now], self._config.negatives, rng)
-        drawn = (self._steps(index), places[valid], self._articles[now[valid]], negatives[valid])
-        steps, where, bought, others = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in drawn)
-        return steps, where, bought, others
+        bought = self._articles[now[valid]]
+        popularity = self._popular(np.column_stack([bought, negatives[valid]]), seen.time[now[valid]])
+        drawn = (self._steps(index), places[valid], bought, negatives[valid], popularity)
+        return tuple(torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in drawn)
+
+    def _popular(self, articles: Int64, time: Int64) -> Float32:
+        if self._popularity is None:
+            return np.zeros(articles.shape, np.float32)
+        return self._popularity.of(articles, time[:, None])
 
     def _steps(self, index: Int64) -> Float32:
         first = np.broadcast_to(np.arange(index.shape[1]) == 0, index.shape)
@@ -175,8 +195,9 @@ def length_batches(length: Int64, size: int, rng: np.random.Generator) -> list[R
 
 def trained_network(run: Run) -> StyleLstmNetwork:
     """The style LSTM of a run, in evaluation mode, on the CPU. Raises InvalidConfig where it is not trained yet."""
-    dropout = run.load_model("config", Config).style_lstm.dropout
-    network = StyleLstmNetwork(run.load_model("time_spec", TimeSpec).step_size, dropout)
+    config = run.load_model("config", Config)
+    step_size = run.load_model("time_spec", TimeSpec).step_size
+    network = StyleLstmNetwork(step_size, config.style_lstm.dropout, popularity=config.fashion_dna.popularity)
     network.load_state_dict(load_file(run.existing("style_lstm.safetensors")))
     return network.eval()
 

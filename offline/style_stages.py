@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 
 from model_store.article_features import ArticleSpec
+from model_store.popularity import popularity_component
+from model_store.purchases import Purchases
 from offline.article_tables import build_fashion_dna, encode_catalogue, encode_dna, fit_article_spec
 from offline.context import Context, weights
 from offline.fashion_dna import FashionDnaStage, frequent_customers, purchase_matrix, trained_articles
@@ -21,6 +23,7 @@ from offline.images import (
 from offline.models.residual import ResidualNetwork, save_residual_network
 from offline.models.style_lstm import StyleLstmNetwork
 from offline.negatives import NegativeSampler
+from offline.popularity import PopularityHistory, RecentSales, fit_half_life, scored_dna
 from offline.run import Run
 from offline.style_lstm import StyleLstmStage, make_sequences, window_score
 from offline.training import Curve, derive, fit, seed_torch
@@ -106,14 +109,33 @@ def train_fashion_dna(context: Context) -> None:
     context.keeper.commit("fashion_dna", fitted.curve)
 
 
+def train_popularity(context: Context) -> None:
+    """The half-life of sales, and what each article's come to (``offline.popularity``)."""
+    if not context.world.first:
+        return
+    known, split, articles = context.known, context.split, len(context.data.article_ids)
+    sales = RecentSales(known.training, articles)
+    fitted = fit_half_life(known.window, sales, split.validation_from)
+    context.progress.say(f"popularity: sales halve in {fitted.days:g} days")
+    moments = {"validation": (sales, split.validation_from), "cutoff": (RecentSales(known.all, articles), split.cutoff)}
+    context.keeper.replace("popularity")
+    context.run.save_arrays(
+        "popularity",
+        {name: popularity_component(sold.decayed(moment, fitted.days)) for name, (sold, moment) in moments.items()},
+    )
+    context.run.save_json("popularity", {"half_life_days": fitted.days})
+    context.keeper.commit("popularity", [{"half_life_days": days, "gain": gain} for days, gain in fitted.tried])
+
+
 def train_style_lstm(context: Context) -> None:
     """The style LSTM (Zalando 2017, §2.3–2.5)."""
-    config, known = context.config.style_lstm, context.known
+    config, config_of_dna, known = context.config.style_lstm, context.config.fashion_dna, context.known
     dna = context.run.load_arrays("article_dna")["dna"]
     time_spec = context.time_spec
     seed_torch(derive(context.config.seed, "style_lstm", "weights"))
-    network = StyleLstmNetwork(time_spec.step_size, config.dropout)
-    score = window_score(known.window, time_spec, dna, known.training)
+    network = StyleLstmNetwork(time_spec.step_size, config.dropout, popularity=config_of_dna.popularity)
+    half_life = context.run.load_json("popularity")["half_life_days"]
+    score = window_score(known.window, time_spec, scored_dna(context.run, "validation"), known.training)
     curve: Curve = []
     trainings = [("style_lstm", known.training, config)]
     if config.refit_epochs:
@@ -131,6 +153,7 @@ def train_style_lstm(context: Context) -> None:
             time_spec=time_spec,
             config=config,
             score=score,
+            popularity=_popularity_history(purchases, len(dna), half_life) if config_of_dna.popularity else None,
             name=name,
         )
         fitted = fit(
@@ -151,6 +174,10 @@ def train_style_lstm(context: Context) -> None:
     context.run.save_arrays("style_lstm", weights(network))
     context.run.save_json("time_spec", time_spec)
     context.keeper.commit("style_lstm", curve)
+
+
+def _popularity_history(purchases: Purchases, articles: int, half_life: float) -> PopularityHistory:
+    return PopularityHistory(RecentSales(purchases, articles), half_life, int(purchases.timestamp.max()))
 
 
 def _cache_folder(context: Context, network: ResidualNetwork, spec: ArticleSpec) -> Path:

@@ -13,11 +13,12 @@ from offline.generation_stages import (
     train_language_model,
     train_titles,
 )
-from offline.style_stages import train_fashion_dna, train_images, train_style_lstm
+from offline.style_stages import train_fashion_dna, train_images, train_popularity, train_style_lstm
 
 TRAIN: dict[str, Callable[[Context], None]] = {
     "images": train_images,
     "fashion_dna": train_fashion_dna,
+    "popularity": train_popularity,
     "style_lstm": train_style_lstm,
     "title_encoder": train_titles,
     "id_embeddings": train_ids,

@@ -28,6 +28,7 @@ from model_store.bundle import (
     write_manifest,
 )
 from model_store.golden import GoldenCases, GoldenCustomer, GoldenPurchase, golden_article
+from model_store.popularity import POPULARITY
 from model_store.records import Article
 from model_store.time_features import TimeSpec
 from offline.bundling import Catalogue, Contents, Networks, RawArticle, torch_dna, write_bundle
@@ -91,7 +92,7 @@ def _png(rng: np.random.Generator) -> bytes:
     return file.getvalue()
 
 
-def sample_networks(spec: ArticleSpec, time_spec: TimeSpec, seed: int = 0) -> Networks:
+def sample_networks(spec: ArticleSpec, time_spec: TimeSpec, seed: int = 0, *, popularity: bool = False) -> Networks:
     """Untrained networks, the residual one as small as they come."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -99,15 +100,19 @@ def sample_networks(spec: ArticleSpec, time_spec: TimeSpec, seed: int = 0) -> Ne
             ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", hidden_act="relu")
         )
         residual = ResidualNetwork(backbone)
-        fashion_dna = FashionDnaNetwork(len(spec.tags), spec.numeric_size, residual.size, hidden=32)
-        style = StyleLstmNetwork(time_spec.step_size)
+        fashion_dna = FashionDnaNetwork(
+            len(spec.tags), spec.numeric_size, residual.size, hidden=32, popularity=popularity
+        )
+        style = StyleLstmNetwork(time_spec.step_size, popularity=popularity)
         torch.nn.init.normal_(fashion_dna.bottleneck.weight, std=0.5)
         torch.nn.init.normal_(style.project.weight, std=0.5)
     return Networks(residual.eval(), fashion_dna.eval(), style.eval())
 
 
-def sample_contents(*, seed: int = 0, articles: int = 60, version: str = "sample") -> Contents:
-    """All that a small bundle is made of."""
+def sample_contents(
+    *, seed: int = 0, articles: int = 60, version: str = "sample", popularity: bool = False
+) -> Contents:
+    """All that a small bundle is made of; with ``popularity``, article i sold i / articles."""
     raw = sample_articles(articles, seed)
     spec = ArticleSpec(
         tags=tuple(sorted({tag for one in raw for tag in article_tags(one.article)})),
@@ -118,11 +123,14 @@ def sample_contents(*, seed: int = 0, articles: int = 60, version: str = "sample
         image_width=16,
     )
     time_spec = TimeSpec(reference=CUTOFF - 365 * DAY, horizon=CUTOFF)
-    networks = sample_networks(spec, time_spec, seed)
+    networks = sample_networks(spec, time_spec, seed, popularity=popularity)
+    dna = torch_dna(networks, spec, raw)
+    if popularity:
+        dna[:, POPULARITY] = np.arange(articles) / articles
     catalogue = Catalogue(
         [one.article.article_id for one in raw],
         [article_fingerprint(one.article, one.image) for one in raw],
-        torch_dna(networks, spec, raw),
+        dna,
     )
     card = DataSetCard(name="sample", fingerprint="0" * 64, cutoff=CUTOFF, articles=articles, customers=3, purchases=9)
     manifest = Manifest(
@@ -132,6 +140,7 @@ def sample_contents(*, seed: int = 0, articles: int = 60, version: str = "sample
         article_spec=spec,
         time_spec=time_spec,
         blend=Blend(trend=0.5),
+        popularity=popularity,
         image_encoder="untrained, for tests",
         config={"seed": seed},
     )

@@ -11,6 +11,7 @@ from bundles import sample_networks
 from model_store.article_features import ArticleSpec, article_tags
 from model_store.bundle import Blend
 from model_store.dataset import DataSet, DataSetFile, write_data_set_file
+from model_store.popularity import popularity_component
 from model_store.tables import ARTICLES, AVAILABILITY, EVENTS, TableWriter
 from model_store.time_features import TimeSpec
 from offline.article_tables import build_fashion_dna
@@ -18,9 +19,11 @@ from offline.bundling import Networks, RawArticle, torch_dna
 from offline.config import Config
 from offline.hold_out import Protocol
 from offline.models.residual import save_residual_network
+from offline.popularity import RecentSales
 from offline.run import Run
 
 DAY = 86_400
+HALF_LIFE = 7.0  # days
 START = 1_700_006_400  # 2023-11-15, 00:00
 
 
@@ -70,6 +73,7 @@ def make_run(
     seed: int = 0,
     trend: float = 0.5,
     hold_out: Protocol = "by_time",
+    popularity: bool = False,
 ) -> Run:
     """A complete run whose networks were never trained; customers of the first half of the data have static styles."""
     raw = [RawArticle(article, data.image(article)) for article in data.articles()]
@@ -82,7 +86,8 @@ def make_run(
         image_width=12,
     )
     time_spec = TimeSpec(reference=cutoff - 100 * DAY, horizon=cutoff)
-    config, sample = Config(), sample_networks(spec, time_spec, seed)
+    config = Config.model_validate({"fashion_dna": {"popularity": popularity}})
+    sample = sample_networks(spec, time_spec, seed, popularity=popularity)
     fashion_dna = build_fashion_dna(config, spec, sample.residual.size)
     networks = Networks(sample.residual, fashion_dna.eval(), sample.style)
     customers = data.purchases(known_at=cutoff).customer_ids
@@ -95,6 +100,9 @@ def make_run(
     run.save_json("split", {**about, "validation_from": cutoff - 5 * DAY, "cutoff": cutoff})
     run.save_json("article_spec", spec)
     run.save_json("time_spec", time_spec)
+    sold = RecentSales(data.purchases(known_at=cutoff), len(raw)).decayed(cutoff, HALF_LIFE)
+    run.save_arrays("popularity", dict.fromkeys(("validation", "cutoff"), popularity_component(sold)))
+    run.save_json("popularity", {"half_life_days": HALF_LIFE})
     run.save_json("blend", Blend(trend=trend))
     save_residual_network(networks.residual, run.path("residual/config.json").parent)
     run.path("residual/source.txt").write_text("untrained, for tests\n", encoding="utf-8")

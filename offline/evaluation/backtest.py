@@ -13,14 +13,18 @@ from model_store.bundle import Blend
 from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig
 from model_store.time_features import TimeSpec
+from offline.config import Config
 from offline.evaluation.counting import co_purchase, markov, own_history
 from offline.evaluation.held_out import make_held_out_task
 from offline.evaluation.measure import Contest, Counted, TableResult, measure, stock_tells_sales
 from offline.evaluation.rankings import (
+    DYNAMIC,
+    STATIC,
     GeneratedRanking,
+    PersonalRanking,
+    Popularity,
     StaticStyles,
     blended,
-    personal,
     popularity,
     static_styles,
 )
@@ -28,7 +32,7 @@ from offline.evaluation.ranks import Ranking, rank
 from offline.evaluation.task import POPULARITY_DAYS, Task, Window
 from offline.evaluation.window import choose_windows, make_task
 from offline.generating import GeneratingModel, sessions_before
-from offline.hold_out import HeldOut, Protocol
+from offline.hold_out import BY_TIME, HeldOut, Protocol
 from offline.progress import Progress
 from offline.run import Run, Split
 from offline.style_lstm import styles_at, trained_network
@@ -155,15 +159,24 @@ def _rankings(task: Task, run: Run, generated: _Generated | None) -> tuple[list[
     )
     candidates = np.ascontiguousarray(dna[task.candidates])
     weights = sum(weight.numel() for weight in network.parameters())
-    dynamic = personal("dynamic", weights, style, candidates)
+    dynamic = PersonalRanking(DYNAMIC, weights, style, candidates, _popularity(task, run))
     blend, generating = run.load_model("blend", Blend), generated.parameters if generated else 0
     served = blended(dynamic, task, blend, generated.lists if generated else (), generating)
     rankings: list[Ranking] = [
         *(popularity(task, days) for days in POPULARITY_DAYS),
         *(make(task, len(dna)) for make in (own_history, co_purchase, markov)),
-        personal("static", trained["style"].size + trained["bias"].size, static.style, candidates),
+        PersonalRanking(STATIC, trained["style"].size + trained["bias"].size, static.style, candidates),
         dynamic,
         *([GeneratedRanking(generated.lists, served, generating)] if generated else []),
         served,
     ]
     return rankings, static
+
+
+def _popularity(task: Task, run: Run) -> Popularity | None:
+    """By time, as the run's bundle holds it; where the ends of histories are ranked, as bundles of then would have."""
+    if not run.load_model("config", Config).fashion_dna.popularity:
+        return None
+    cutoff = np.full(task.targets.customers, run.load_model("split", Split).cutoff)
+    half_life = run.load_json("popularity")["half_life_days"]
+    return Popularity(task, half_life, cutoff if task.protocol == BY_TIME else task.sales_until)

@@ -14,8 +14,9 @@ from model_store.dataset import DataSet
 from model_store.errors import InvalidData
 from model_store.purchases import Purchases
 from offline.evaluation.ranks import Targets
-from offline.evaluation.task import POPULARITY_DAYS, RecentSales, Task, Window, distinct, first_time_targets
+from offline.evaluation.task import POPULARITY_DAYS, Task, Window, distinct, first_time_targets
 from offline.hold_out import HeldOut
+from offline.popularity import RecentSales
 from offline.style_lstm import customer_index
 
 
@@ -47,7 +48,7 @@ def make_held_out_task(data: DataSet, held: HeldOut, known: Purchases) -> Task:
         targets=targets,
         first_time=first_time_targets(targets, known, customer_index(known, customer_ids), position),
         first_order=np.ones(len(article), bool),
-        recent=RecentSales(known, candidates, articles),
+        recent=RecentSales(known, articles),
         created_at=data.created_at[candidates],
         entering=np.zeros(articles, bool),
         average_sales=dict.fromkeys(POPULARITY_DAYS, 0.0),

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
-from model_store.popularity import TRENDING_DAYS, trend_score
+from model_store.popularity import POPULARITY, TRENDING_DAYS, popularity_component, trend_score
 from offline.evaluation.counting import CO_PURCHASE, MARKOV, OWN_HISTORY
 from offline.evaluation.ranks import Float32, Ranking
 from offline.evaluation.task import Task
 
-POPULARITY, STATIC, DYNAMIC, GENERATED, BLENDED = "popularity", "static", "dynamic", "generated", "blended"
+BY_SALES, STATIC, DYNAMIC, GENERATED, BLENDED = "popularity", "static", "dynamic", "generated", "blended"
 COMPARED = (
     (DYNAMIC, STATIC),
-    (STATIC, POPULARITY),
+    (STATIC, BY_SALES),
     (BLENDED, DYNAMIC),
     (BLENDED, GENERATED),
-    (BLENDED, POPULARITY),
+    (BLENDED, BY_SALES),
     (BLENDED, OWN_HISTORY),
     (BLENDED, CO_PURCHASE),
     (BLENDED, MARKOV),
@@ -33,22 +33,46 @@ COMPARED = (
 
 
 @dataclass(frozen=True)
-class LinearRanking:
-    """Scores style · dna + bonus, float32 (B, N)."""
+class PersonalRanking:
+    """Scores f · s: the static model (§3.2) and the dynamic one (§3.3), by whose styles it is."""
 
     name: str
-    parameters: int | None
+    parameters: int
     style: Float32
-    """(K, F)"""
+    """(K, 128)"""
     dna: Float32
-    """(N, F)"""
-    bonus: Float32
-    """(N), the same for every customer"""
+    """(N, 128)"""
+    popularity: Popularity | None = None
+    """the last component of f; None where that is in ``dna``, or there is none"""
 
     def scores(self, customers: slice) -> Float32:
-        scores: Float32 = self.style[customers] @ self.dna.T
-        scores += self.bonus
+        """float32 (B, N)"""
+        style = self.style[customers]
+        scores: Float32 = style @ self.dna.T
+        if self.popularity is not None:
+            scores += style[:, POPULARITY, None] * self.popularity.rows(customers)
         return scores
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """What N candidates had sold when each customer's ranking is made, as a component of Fashion DNA.
+
+    ``read`` int64 (K): up to when sales were known that it is made of, as those of a bundle are.
+    """
+
+    task: Task
+    half_life: float
+    read: NDArray[np.int64]
+
+    def rows(self, customers: slice) -> Float32:
+        """float32 (B, N)"""
+        moments, which = np.unique(self.read[customers], return_inverse=True)
+        components = [
+            popularity_component(self.task.recent.decayed(moment, self.half_life)[self.task.candidates])
+            for moment in moments.tolist()
+        ]
+        return np.stack(components)[which]
 
 
 @dataclass(frozen=True)
@@ -65,15 +89,15 @@ class PopularityRanking:
         task, moments = self.task, self.task.sales_until[customers]
         average = task.average_sales[self.days]
         row_of = {
-            moment: np.where(task.entering, average, task.recent.before(moment, self.days)).astype(np.float32)
+            moment: np.where(task.entering, average, task.recent.before(moment, self.days)[task.candidates])
             for moment in np.unique(moments).tolist()
         }
-        return np.stack([row_of[moment] for moment in moments.tolist()])
+        return np.stack([row_of[moment] for moment in moments.tolist()]).astype(np.float32)
 
 
 def popularity(task: Task, days: int = TRENDING_DAYS) -> PopularityRanking:
     """Sales of the week before, or of as many ``days``."""
-    return PopularityRanking(POPULARITY if days == TRENDING_DAYS else f"{POPULARITY} of {days} days", task, days)
+    return PopularityRanking(BY_SALES if days == TRENDING_DAYS else f"{BY_SALES} of {days} days", task, days)
 
 
 @dataclass(frozen=True)
@@ -90,11 +114,6 @@ def static_styles(customer_ids: list[str], trained_ids: list[str], trained: Floa
     rows = np.asarray([row_of.get(customer_id, -1) for customer_id in customer_ids], np.int64)
     style = np.where((rows < 0)[:, None], trained.mean(axis=0), trained[rows]).astype(np.float32)
     return StaticStyles(style, int(np.count_nonzero(rows < 0)))
-
-
-def personal(name: str, parameters: int, style: Float32, dna: Float32) -> LinearRanking:
-    """Scores f · s: the static model (§3.2) and the dynamic one (§3.3), by whose ``style`` float32 (K, 128) it is."""
-    return LinearRanking(name, parameters, style, dna, np.zeros(len(dna), np.float32))
 
 
 @dataclass(frozen=True)
@@ -129,7 +148,7 @@ class BlendedRanking:
     as the best seller; what neither sold nor was generated follows by f · d.
     """
 
-    dynamic: LinearRanking
+    dynamic: PersonalRanking
     blend: Blend
     task: Task
     lists: Sequence[NDArray[np.int64]] = ()
@@ -139,7 +158,7 @@ class BlendedRanking:
 
     @property
     def parameters(self) -> int:
-        return (self.dynamic.parameters or 0) + 1 + (self.generating_parameters + 1 if self.lists else 0)
+        return self.dynamic.parameters + 1 + (self.generating_parameters + 1 if self.lists else 0)
 
     def scores(self, customers: slice) -> Float32:
         """float32 (B, N)"""
@@ -161,7 +180,7 @@ class BlendedRanking:
 
 
 def blended(
-    dynamic: LinearRanking,
+    dynamic: PersonalRanking,
     task: Task,
     blend: Blend,
     lists: Sequence[NDArray[np.int64]] = (),

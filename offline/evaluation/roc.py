@@ -12,14 +12,14 @@ from matplotlib.ticker import PercentFormatter
 
 from offline.evaluation.measure import TableResult
 from offline.evaluation.metrics import Coverage, Float64
-from offline.evaluation.rankings import BLENDED, DYNAMIC, POPULARITY, STATIC
+from offline.evaluation.rankings import BLENDED, BY_SALES, DYNAMIC, STATIC
 
 # Colours of Okabe and Ito, told apart with any colour vision; dashes tell the lines apart in print.
 _LOOKS: dict[str, dict[str, Any]] = {
     BLENDED: {"color": "#009E73", "linestyle": "-"},
     DYNAMIC: {"color": "#0072B2", "linestyle": (0, (6, 1.5))},
     STATIC: {"color": "#D55E00", "linestyle": (0, (3, 1.2, 1, 1.2))},
-    POPULARITY: {"color": "#555555", "linestyle": (0, (1.2, 1.2))},
+    BY_SALES: {"color": "#555555", "linestyle": (0, (1.2, 1.2))},
 }
 _POINTS = 4_000
 

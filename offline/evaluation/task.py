@@ -12,13 +12,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.popularity import TRENDING_DAYS, with_newcomers
+from model_store.popularity import TRENDING_DAYS
 from model_store.purchases import Purchases
 from offline.evaluation.ranks import TIERS, Targets
 from offline.hold_out import Protocol
+from offline.popularity import RecentSales
 from offline.style_lstm import customer_index
 
-DAY = 86_400
 RECENT_DAYS = 28
 POPULARITY_DAYS = (TRENDING_DAYS, 28)
 _BETRAYED, _AHEAD = 0.9, 0.1
@@ -36,24 +36,6 @@ class Window:
 
     start: int
     until: int
-
-
-class RecentSales:
-    """What sold in the days before a moment, of ``purchases``, counted for N candidates.
-
-    ``candidates`` int64 (N): index into the data set's ``articles`` articles.
-    """
-
-    def __init__(self, purchases: Purchases, candidates: NDArray[np.int64], articles: int):
-        order = np.argsort(purchases.timestamp, kind="stable")
-        self._times, self._articles = purchases.timestamp[order], purchases.article[order]
-        self._candidates, self._size = candidates, articles
-
-    def before(self, moment: int, days: int = TRENDING_DAYS) -> Float64:
-        """Purchases of each candidate in the ``days`` before ``moment``, float64 (N)."""
-        low, high = np.searchsorted(self._times, [moment - days * DAY, moment])
-        counts = np.bincount(self._articles[low:high], minlength=self._size)
-        return counts[self._candidates].astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -79,6 +61,7 @@ class Task:
     first_order: NDArray[np.bool_]
     """(P) which of the targets belong to their customer's first order among them"""
     recent: RecentSales
+    """of what is known"""
     created_at: NDArray[np.int64]
     """(N) Unix seconds, -1 where that is not told"""
     entering: NDArray[np.bool_]
@@ -103,8 +86,7 @@ class Task:
 
     def trend(self, moment: int) -> Float64:
         """Sales of the week before ``moment``, float64 (N), as the service counts them: newcomers get the average."""
-        newcomer = self.created_at >= moment - TRENDING_DAYS * DAY
-        return with_newcomers(self.recent.before(moment), newcomer)
+        return self.recent.trend(moment, self.candidates, self.created_at)
 
     @property
     def new_candidates(self) -> int:

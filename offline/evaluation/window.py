@@ -17,18 +17,17 @@ from model_store.errors import InvalidConfig, InvalidData
 from model_store.purchases import Purchases
 from offline.evaluation.ranks import TIERS, Targets
 from offline.evaluation.task import (
-    DAY,
     KNOWN,
     NEW,
     POPULARITY_DAYS,
     RECENT,
     RECENT_DAYS,
-    RecentSales,
     Task,
     Window,
     distinct,
     first_time_targets,
 )
+from offline.popularity import DAY, RecentSales
 from offline.style_lstm import customer_index
 
 WEEK = 7
@@ -100,7 +99,7 @@ def make_task(data: DataSet, window: Window) -> Task:
         targets=targets,
         first_time=first_time_targets(targets, known, customer_index(known, customer_ids), position),
         first_order=_in_first_order(bought, customer[sellable], article[sellable]),
-        recent=RecentSales(known, candidates, len(data.article_ids)),
+        recent=RecentSales(known, len(data.article_ids)),
         created_at=data.created_at[candidates],
         entering=~data.availability.in_stock_at(start)[candidates],
         average_sales={days: _average_sales(data, known, start - days * DAY, start) for days in POPULARITY_DAYS},

@@ -18,7 +18,8 @@ class FashionDnaNetwork(nn.Module):
     ``tag_ids`` int64 (B, L), 0 = padding; ``numeric`` float32 (B, M); ``image_embedding`` float32 (B, E). The sum of
     tag embeddings is the first fully connected layer on multi-hot tags, without ever writing the zeros. With
     ``unit_norm``, every f has the same length √128, so that its components are about 1, as the LSTM's inputs should be;
-    with ``constant``, the last component is the same for every article, and any style can express a bias. With
+    with ``constant``, one component is the same for every article, and any style can express a bias. With
+    ``popularity``, the last component is 0: the place of what the article sold (``model_store.popularity``). With
     ``ignore_price``, neither the price nor its absence is seen.
     """
 
@@ -33,6 +34,7 @@ class FashionDnaNetwork(nn.Module):
         tag_dropout: float = 0.0,
         unit_norm: bool = False,
         constant: bool = False,
+        popularity: bool = False,
         ignore_price: bool = False,
     ):
         super().__init__()
@@ -47,8 +49,9 @@ class FashionDnaNetwork(nn.Module):
         self.stack = nn.Sequential(
             nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout)
         )
-        self.bottleneck = nn.Linear(hidden, DNA_SIZE - constant)
-        self.tag_dropout, self.unit_norm, self.constant = tag_dropout, unit_norm, constant
+        self.bottleneck = nn.Linear(hidden, DNA_SIZE - constant - popularity)
+        self.tag_dropout, self.unit_norm = tag_dropout, unit_norm
+        self.constant, self.popularity = constant, popularity
 
     def forward(self, tag_ids: Tensor, numeric: Tensor, image_embedding: Tensor) -> Tensor:
         if self.training and self.tag_dropout:
@@ -56,12 +59,14 @@ class FashionDnaNetwork(nn.Module):
             tag_ids = tag_ids * keep
         hidden = self.from_tags(tag_ids).sum(dim=1)  # (B, hidden)
         hidden = hidden + self.from_numbers(torch.cat([numeric * self.get_buffer("seen"), image_embedding], dim=1))
-        dna: Tensor = self.bottleneck(self.stack(hidden))  # (B, 128), one less with a constant
+        dna: Tensor = self.bottleneck(self.stack(hidden))  # (B, 128), less what follows
         share = _CONSTANT_SHARE if self.constant else 0.0
         if self.unit_norm:
             dna = F.normalize(dna, dim=1) * (DNA_SIZE * (1.0 - share)) ** 0.5
         if self.constant:
             dna = torch.cat([dna, torch.full_like(dna[:, :1], (DNA_SIZE * share) ** 0.5)], dim=1)
+        if self.popularity:
+            dna = torch.cat([dna, torch.zeros_like(dna[:, :1])], dim=1)
         return dna
 
 

@@ -9,18 +9,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_store import DNA_SIZE, MEMORY_SIZE
+from model_store.popularity import POPULARITY
+
+_POPULAR = 4.0  # of d at first: the weight of popularity, from which training sets out
 
 
 class StyleLstmNetwork(nn.Module):
-    """Step inputs (B, T, D) → styles d (B, T, 128); memory (hidden, cell), each (B, 256), is zero unless given."""
+    """Step inputs (B, T, D) → styles d (B, T, 128); memory (hidden, cell), each (B, 256), is zero unless given.
 
-    def __init__(self, step_size: int, dropout: float = 0.0):
+    ``popularity``: the last component of f is what an article sold. It is ranked by, and never read as an input, since
+    it changes with every bundle while histories stay.
+    """
+
+    def __init__(self, step_size: int, dropout: float = 0.0, *, popularity: bool = False):
         super().__init__()
         self.lstm = nn.LSTM(step_size, MEMORY_SIZE, batch_first=True)
         with torch.no_grad():  # forget gates start open (gate order of torch: input, forget, cell, output)
             self.lstm.get_parameter("bias_ih_l0")[MEMORY_SIZE : 2 * MEMORY_SIZE] = 1.0
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(MEMORY_SIZE, DNA_SIZE)
+        if popularity:
+            with torch.no_grad():
+                self.lstm.get_parameter("weight_ih_l0")[:, POPULARITY] = 0.0  # and no gradient ever reaches them
+                self.project.bias[POPULARITY] = _POPULAR
 
     def forward(
         self, steps: Tensor, memory: tuple[Tensor, Tensor] | None = None

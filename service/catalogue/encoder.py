@@ -17,6 +17,7 @@ from model_store.bundle import Bundle, load_articles
 from model_store.errors import InvalidRecord
 from model_store.generation import TEXT_SIZE, TextEncoder, load_titles
 from model_store.graphs import encode_articles, open_graphs
+from model_store.popularity import POPULARITY
 from model_store.records import Article
 from service.catalogue.pictures import kept_picture
 from service.catalogue.records import CatalogueEntry, Float32, StoredArticle
@@ -77,7 +78,16 @@ class CatalogueEncoder:
         refused: dict[int, InvalidRecord] = {}
         for start in range(0, len(unknown), BATCH):
             self._encode_batch(articles, unknown[start : start + BATCH], dna, refused)
+        if self._bundle.manifest.popularity:
+            self._recall_sales(articles, unknown, dna)
         return Encoded(dna, refused)
+
+    def _recall_sales(self, articles: Sequence[StoredArticle], changed: Sequence[int], dna: Float32) -> None:
+        """What an article sold is no part of its record: one whose record changed since training keeps it."""
+        for index in changed:
+            row = self._row_of_id.get(articles[index].article.article_id)
+            if row is not None:
+                dna[index, POPULARITY] = self._dna[row, POPULARITY]
 
     @property
     def encodes_titles(self) -> bool:
@@ -103,7 +113,7 @@ class CatalogueEncoder:
 
     def forget_table(self) -> None:
         """Free the trained catalogue's tables; they are read again where they are needed."""
-        for table in ("_row_of", "_dna", "_titles"):
+        for table in ("_row_of", "_row_of_id", "_dna", "_titles"):
             self.__dict__.pop(table, None)
 
     # Each table is kept by itself, since a whole catalogue is loaded without those that its store holds already.
@@ -112,6 +122,10 @@ class CatalogueEncoder:
     def _row_of(self) -> Mapping[bytes, int]:
         """The rows of the trained catalogue by fingerprint."""
         return {bytes.fromhex(digest): row for row, digest in enumerate(load_articles(self._bundle)[1])}
+
+    @cached_property
+    def _row_of_id(self) -> Mapping[str, int]:
+        return {article_id: row for row, article_id in enumerate(load_articles(self._bundle)[0])}
 
     @cached_property
     def _dna(self) -> Float32:

@@ -25,6 +25,7 @@ from model_store.dataset import DataSet
 from model_store.errors import InvalidBundle, InvalidConfig
 from model_store.golden import GoldenCases
 from model_store.graphs import encode_articles, open_graphs
+from model_store.popularity import POPULARITY
 from offline.bundling import Contents, write_bundle
 from offline.export import default_version, export, gather
 from offline.identity import run_digest
@@ -137,6 +138,18 @@ def test_an_incomplete_run_is_refused(tmp_path: Path, shop: DataSet) -> None:
 def shifted_table(contents: Contents) -> Contents:
     catalogue = contents.catalogue
     return replace(contents, catalogue=replace(catalogue, dna=catalogue.dna + np.float32(2e-4)))
+
+
+def test_what_articles_sold_is_in_the_table_alone(tmp_path: Path, shop: DataSet) -> None:
+    run = make_run(tmp_path / "run", shop, CUTOFF, popularity=True)
+    bundle = export(run, shop, tmp_path / "store", "v1", created=CREATED, progress=Silent())
+    assert bundle.manifest.popularity
+    ids, _, dna = load_articles(bundle)
+    component = run.load_arrays("popularity")["cutoff"]
+    assert dna[:, POPULARITY].tolist() == component.tolist()
+    assert ids == shop.article_ids
+    assert component.max() > 0
+    assert not run.load_arrays("article_dna")["dna"][:, POPULARITY].any()
 
 
 def test_what_does_not_compute_alike_is_not_published(store: Path) -> None:

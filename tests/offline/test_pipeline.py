@@ -18,6 +18,7 @@ import modiste
 from model_store.bundle import Blend
 from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig, TrainingError
+from model_store.popularity import POPULARITY
 from model_store.time_features import TimeSpec
 from offline.article_tables import load_networks
 from offline.config import Config
@@ -25,6 +26,7 @@ from offline.context import make_split
 from offline.fashion_dna import static_styles
 from offline.models.residual import ResidualNetwork
 from offline.pipeline import train
+from offline.popularity import scored_dna
 from offline.progress import Silent
 from offline.run import Run, Split
 from offline.stages import Keeper, stages_of
@@ -82,7 +84,7 @@ def areas(data: DataSet, run: Run) -> tuple[float, float]:
     network, spec = load_networks(run)[2], run.load_model("time_spec", TimeSpec)
     dynamic = styles_at(network, spec, dna, history, customer_index(history, window.customers), window.times)
     static = static_styles(run.load_arrays("static"), run.load_json("static_customers"), window.customers)
-    return auc(window, ranks(window, dna, static)), auc(window, ranks(window, dna, dynamic))
+    return auc(window, ranks(window, dna, static)), auc(window, ranks(window, scored_dna(run, "cutoff"), dynamic))
 
 
 # --- known answers ------------------------------------------------------------------------------------------
@@ -120,7 +122,13 @@ def test_a_run_holds_what_its_page_says(planted: tuple[DataSet, Run]) -> None:
     assert static["bias"].shape == (customers,)
     assert run.load_model("config", Config) == settings()
     assert run.load_model("blend", Blend).trend >= 0
-    assert {path.stem for path in (run.folder / "stages").iterdir()} == {"images", "fashion_dna", "style_lstm", "blend"}
+    assert {path.stem for path in (run.folder / "stages").iterdir()} == {
+        "images",
+        "fashion_dna",
+        "popularity",
+        "style_lstm",
+        "blend",
+    }
     assert (run.folder / "residual" / "source.txt").read_text().startswith("small residual network")
     assert not list((run.folder / "checkpoints").iterdir())
     assert not list(run.folder.rglob(".*"))
@@ -147,7 +155,7 @@ def test_what_is_trained_already_is_not_trained_again(planted: tuple[DataSet, Ru
     again, lines = copy(run, tmp_path / "run"), Lines()
     before = {path: path.stat().st_mtime_ns for path in again.folder.rglob("*.safetensors")}
     train(data, again, settings(), lines)
-    assert len(lines.about("trained already")) == 4
+    assert len(lines.about("trained already")) == 5
     assert before == {path: path.stat().st_mtime_ns for path in again.folder.rglob("*.safetensors")}
 
 
@@ -157,10 +165,22 @@ def test_a_changed_configuration_retrains_from_there_on_and_says_why(
     data, run = planted
     again, lines = copy(run, tmp_path / "run"), Lines()
     train(data, again, settings(style_lstm={"epochs": 1}), lines)
-    assert [line.split(":")[0] for line in lines.about("trained already")] == ["images", "fashion_dna"]
+    assert [line.split(":")[0] for line in lines.about("trained already")] == ["images", "fashion_dna", "popularity"]
     assert lines.about("style_lstm: training again, because style_lstm.epochs changed")
     assert len(again.load_json("stages/style_lstm")["curve"]) == 1
     assert again.load_model("config", Config).style_lstm.epochs == 1
+
+
+def test_popularity_is_trained_jointly_and_ranks_with_the_style(planted: tuple[DataSet, Run], tmp_path: Path) -> None:
+    data, run = planted
+    again = copy(run, tmp_path / "run")
+    train(data, again, settings(fashion_dna={"popularity": True}))
+    cutoff = scored_dna(again, "cutoff")
+    assert cutoff[:, POPULARITY].any()
+    assert (cutoff[:, POPULARITY] == again.load_arrays("popularity")["cutoff"]).all()
+    assert not again.load_arrays("article_dna")["dna"][:, POPULARITY].any()
+    assert not load_networks(again)[2].lstm.get_parameter("weight_ih_l0")[:, POPULARITY].any()
+    assert areas(data, again)[1] > 0.8
 
 
 def test_fresh_trains_everything_again_to_the_same_weights(planted: tuple[DataSet, Run], tmp_path: Path) -> None:
@@ -243,7 +263,7 @@ def test_no_process_trains_before_all_have_looked_what_is_trained_already(
         monkeypatch.setitem(TRAIN, name.name, lambda _: happened.append("train"))
     monkeypatch.setattr(Keeper, "complete", lambda *_: happened.append("look"))
     train(planted[0], Run(tmp_path / "run"), settings(), world=Telling())
-    assert happened == ["wait", *["look", "wait", "train", "wait"] * 4, "wait"]
+    assert happened == ["wait", *["look", "wait", "train", "wait"] * 5, "wait"]
 
 
 # --- time ---------------------------------------------------------------------------------------------------

@@ -105,8 +105,8 @@ def test_a_stage_that_is_replaced_takes_with_it_what_was_made_from_it_and_no_mor
 
 def test_without_a_generating_half_the_blend_is_fitted_anew(run: Run) -> None:
     settings = Config()
-    assert names(settings) == {"images", "fashion_dna", "style_lstm", "blend"}
-    assert complete(run, settings) == {"images", "fashion_dna", "style_lstm"}
+    assert names(settings) == {"images", "fashion_dna", "popularity", "style_lstm", "blend"}
+    assert complete(run, settings) == {"images", "fashion_dna", "popularity", "style_lstm"}
 
 
 def test_every_stage_comes_after_all_that_it_needs() -> None:
@@ -155,4 +155,4 @@ def test_records_of_stages_that_are_committed_at_once_do_not_meet(run: Run) -> N
         for output in next(spec.outputs for spec in stages_of(config()) if spec.name == name):
             run.path(output).touch()
         kept.commit(name, [])
-    assert complete(run, config()) == {"images", "title_encoder", "id_embeddings"}
+    assert complete(run, config()) == {"images", "popularity", "title_encoder", "id_embeddings"}

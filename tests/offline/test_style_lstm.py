@@ -9,10 +9,12 @@ from torch import Tensor
 from model_store import DNA_SIZE
 from model_store.dataset import Availability
 from model_store.errors import TrainingError
+from model_store.popularity import POPULARITY, popularity_component
 from model_store.time_features import TimeSpec, encode_history
 from offline.config import StyleLstmConfig
 from offline.models.style_lstm import LOSSES, StyleLstmNetwork
 from offline.negatives import NegativeSampler
+from offline.popularity import PopularityHistory, RecentSales
 from offline.style_lstm import (
     StyleLstmStage,
     StyleLstmTraining,
@@ -45,19 +47,24 @@ PURCHASES = purchases_of(
 FIRST_OF_ORDER = [True, True, False, False, True, False, True, False, True]
 
 
-def dna() -> np.ndarray:
-    return np.random.default_rng(5).normal(size=(ARTICLES, DNA_SIZE)).astype(np.float32)
+def dna(popular: bool = False) -> np.ndarray:
+    vectors = np.random.default_rng(5).normal(size=(ARTICLES, DNA_SIZE)).astype(np.float32)
+    if popular:
+        vectors[:, POPULARITY] = 0.0
+    return vectors
 
 
-def stage(max_purchases: int = 100, loss: str = "rank", negatives: int = 4) -> StyleLstmStage:
+def stage(max_purchases: int = 100, loss: str = "rank", negatives: int = 4, popular: bool = False) -> StyleLstmStage:
+    history = PopularityHistory(RecentSales(PURCHASES, ARTICLES), 7.0, 10 * DAY)
     return StyleLstmStage(
-        StyleLstmNetwork(SPEC.step_size),
-        dna(),
+        StyleLstmNetwork(SPEC.step_size, popularity=popular),
+        dna(popular),
         sequences=make_sequences(PURCHASES, max_purchases),
         negatives=NegativeSampler(PURCHASES, Availability.always(ARTICLES)),
         time_spec=SPEC,
         config=StyleLstmConfig(negatives=negatives, loss=loss),
         score=lambda network: 0.0,
+        popularity=history if popular else None,
     )
 
 
@@ -111,7 +118,7 @@ def test_each_epoch_shuffles_anew() -> None:
 
 def test_only_the_first_of_an_order_counts_after_the_shuffle() -> None:
     assert make_sequences(PURCHASES, 100).counts.tolist() == FIRST_OF_ORDER
-    articles, (steps, places, bought, _) = one_batch(stage(), seed=3)
+    articles, (steps, places, bought, *_) = one_batch(stage(), seed=3)
     length = steps.shape[1]
     assert places.tolist() == [0, 1, 4, length, 2 * length]
     assert bought.tolist() == articles[[0, 1, 4, 6, 8]].tolist()
@@ -119,7 +126,7 @@ def test_only_the_first_of_an_order_counts_after_the_shuffle() -> None:
 
 def test_articles_that_do_not_count_have_no_gradient() -> None:
     training = stage(loss="sigmoid")
-    _, (steps, places, bought, negatives) = one_batch(training)
+    _, (steps, places, bought, negatives, popularity) = one_batch(training)
     captured: list[Tensor] = []
     network = training.lstm
 
@@ -128,7 +135,7 @@ def test_articles_that_do_not_count_have_no_gradient() -> None:
         captured.append(output[0])
 
     network.register_forward_hook(keep)
-    training.network(steps, places, bought, negatives)[0].backward()
+    training.network(steps, places, bought, negatives, popularity)[0].backward()
     gradient = captured[0].grad
     assert gradient is not None
     touched = gradient.abs().sum(dim=2).flatten().nonzero().flatten()
@@ -211,22 +218,42 @@ def test_losses_are_equation_2(name: str) -> None:
     np.testing.assert_allclose(loss, expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("popular", [False, True])
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_training_sums_the_chosen_loss_over_the_predictions(name: str) -> None:
-    training = stage(loss=name)
-    _, (steps, places, bought, negatives) = one_batch(training)
+def test_training_sums_the_chosen_loss_over_the_predictions(name: str, popular: bool) -> None:
+    training = stage(loss=name, popular=popular)
+    _, (steps, places, bought, negatives, popularity) = one_batch(training)
     module = training.network
     assert isinstance(module, StyleLstmTraining)
-    total, weight = module(steps, places, bought, negatives)
+    total, weight = module(steps, places, bought, negatives, popularity)
     with torch.no_grad():
         styles = training.lstm(steps)[0].flatten(0, 1)[places].double().numpy()
-    vectors = dna().astype(np.float64)
-    expected = sum(
-        BY_HAND[name](float(style @ vectors[one]), vectors[others] @ style)
-        for style, one, others in zip(styles, bought.numpy(), negatives.numpy(), strict=True)
-    )
+    times = [1 * DAY, 5 * DAY, 9 * DAY, 2 * DAY, 3 * DAY]
+    expected = 0.0
+    for style, one, others, time in zip(styles, bought.numpy(), negatives.numpy(), times, strict=True):
+        vectors = dna(popular).astype(np.float64)
+        if popular:  # as it was a week after the first sale, or with the first
+            reading = 1 * DAY + (time - 1 * DAY) // (7 * DAY) * 7 * DAY
+            sold = RecentSales(PURCHASES, ARTICLES).decayed(reading, 7.0)
+            vectors = vectors + np.outer(popularity_component(sold), np.eye(DNA_SIZE)[POPULARITY])
+        expected += BY_HAND[name](float(style @ vectors[one]), vectors[others] @ style)
     assert float(weight) == 5
     assert float(total.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_popularity_is_ranked_by_and_never_read() -> None:
+    training = stage(popular=True)
+    network, (steps, *rest) = training.lstm, one_batch(training)[1]
+    optimiser = torch.optim.AdamW(network.parameters(), lr=0.1)
+    before = network.project.bias[POPULARITY].item()
+    for _ in range(3):
+        optimiser.zero_grad()
+        training.network(steps, *rest)[0].backward()
+        optimiser.step()
+    assert network.project.bias[POPULARITY].item() != before
+    louder = steps.clone()
+    louder[..., POPULARITY] = 9.0
+    torch.testing.assert_close(network(louder)[0], network(steps)[0])
 
 
 def test_affinities_are_float32_under_mixed_precision() -> None:
@@ -234,7 +261,7 @@ def test_affinities_are_float32_under_mixed_precision() -> None:
         def forward(self, steps: Tensor, memory: object = None) -> tuple[Tensor, object]:
             return self.project(steps[..., :1].expand(-1, -1, 256)), memory
 
-    _, (steps, places, bought, negatives) = one_batch(stage())
+    _, (steps, places, bought, negatives, popularity) = one_batch(stage())
     seen: list[torch.dtype] = []
 
     def loss(positive: Tensor, negative: Tensor) -> Tensor:
@@ -242,7 +269,7 @@ def test_affinities_are_float32_under_mixed_precision() -> None:
         return positive
 
     with torch.autocast("cpu", torch.bfloat16):
-        StyleLstmTraining(Projection(SPEC.step_size), dna(), loss)(steps, places, bought, negatives)
+        StyleLstmTraining(Projection(SPEC.step_size), dna(), loss)(steps, places, bought, negatives, popularity)
     assert seen == [torch.float32, torch.float32]
 
 

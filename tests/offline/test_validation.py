@@ -7,7 +7,7 @@ from tiny_shops import purchases_of
 
 from model_store.dataset import Availability
 from model_store.errors import TrainingError
-from offline.blend import RecentSales, fit_blend
+from offline.blend import fit_blend
 from offline.validation import auc, discounted_gain, make_window, ranks
 
 DAY = 86_400
@@ -91,24 +91,6 @@ def test_scores_in_blocks_are_scores_at_once(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("offline.validation._BLOCK", 1)
     np.testing.assert_array_equal(ranks(window, dna, styles, lambda low, high: extra[low:high]), whole)
     assert (ranks(window, dna, styles) != whole).any()
-
-
-def test_recent_sales_are_those_of_the_7_days_before() -> None:
-    sales = RecentSales(PURCHASES, UNDATED)
-    assert np.flatnonzero(sales.before(28 * DAY)).tolist() == [2, 3, 4, 11]
-    assert np.flatnonzero(sales.before(25 * DAY)).tolist() == [2, 4, 11]  # 3 sold at that very moment
-    assert np.flatnonzero(sales.before(13 * DAY)).tolist() == [5]  # 1 sold 8 days before
-
-
-def test_what_is_too_new_to_have_sold_counts_as_average() -> None:
-    created_at = UNDATED.copy()
-    created_at[[0, 1]] = [21 * DAY, 21 * DAY - 1]
-    candidates = np.arange(8)
-    sales = RecentSales(PURCHASES, created_at)
-    plain, counted = sales.before(28 * DAY)[candidates], sales.among(candidates, 28 * DAY)
-    assert plain[0] == plain[1] == 0
-    assert counted[0] == plain.sum() / 8
-    np.testing.assert_array_equal(counted[1:], plain[1:])
 
 
 def crowd(popular: bool) -> tuple[np.ndarray, ...]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-from small_runs import make_run
+from small_runs import HALF_LIFE, make_run
 from tiny_shops import DAY, START, tiny_shop
 
 import modiste
@@ -45,11 +45,18 @@ def auc(result: Result, table: str, model: str) -> Any:
     return one.models[model]["auc"]
 
 
-def test_dynamic_figures_agree_with_an_independent_account(shop: DataSet, run: Run, result: Result) -> None:
+@pytest.mark.parametrize("popular", [False, True])
+def test_dynamic_figures_agree_with_an_independent_account(tmp_path: Path, shop: DataSet, popular: bool) -> None:
     """Purchase by purchase through torch and scikit-learn, sharing nothing with the backtest but the data."""
+    run = make_run(tmp_path / "run", shop, CUTOFF, popularity=popular)
+    result = run_backtest(shop, run, Options(samples=10), Silent())
     dna, spec = run.load_arrays("article_dna")["dna"], run.load_model("time_spec", TimeSpec)
-    network = load_networks(run)[2]
-    purchases = shop.purchases()
+    network, purchases = load_networks(run)[2], shop.purchases()
+    if popular:
+        sold = np.zeros(len(dna))
+        for article, time in zip(purchases.article, purchases.timestamp, strict=True):
+            sold[article] += 0.5 ** ((CUTOFF - time) / DAY / HALF_LIFE) if time < CUTOFF else 0.0
+        dna[:, 127] = np.log(1 + 10 * sold) / 8
     in_stock = np.flatnonzero(shop.availability.in_stock_between(CUTOFF, shop.last_event + 1))
     total, count = 0.0, 0
     for low, high in zip(purchases.offsets, purchases.offsets[1:], strict=False):

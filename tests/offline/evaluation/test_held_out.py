@@ -83,7 +83,9 @@ def test_each_customer_is_asked_for_when_the_order_began_with_what_was_known_the
     task = task_of(shop)
     assert task.moment.tolist() == [START + day * DAY for day in (10, 9, 12)]
     assert task.history_sizes.tolist() == [1, 1, 1]
-    sales = [task.recent.before(moment).tolist() for moment in task.moment.tolist()]  # of a, b, d, c, e
+    sales = [
+        task.recent.before(moment)[task.candidates].tolist() for moment in task.moment.tolist()
+    ]  # of a, b, d, c, e
     assert sales == [[0, 1, 1, 0, 0], [0, 2, 1, 0, 0], [0, 1, 1, 0, 0]]
 
 

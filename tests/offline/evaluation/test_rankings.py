@@ -8,10 +8,11 @@ from small_runs import DAY, START, write_shop
 
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
-from offline.evaluation.rankings import GeneratedRanking, blended, personal, popularity, static_styles
+from offline.evaluation.rankings import GeneratedRanking, PersonalRanking, blended, popularity, static_styles
 from offline.evaluation.task import Task, Window
 from offline.evaluation.window import make_task
 
+DNA = np.array([[0.0], [9.0], [2.0], [1.0]], np.float32)
 EVERYONE = slice(0, 2)
 
 
@@ -41,13 +42,13 @@ def test_customers_unknown_to_the_static_model_get_the_mean_style() -> None:
 def test_personal_scores_are_inner_products() -> None:
     rng = np.random.default_rng(0)
     style, dna = (rng.normal(size=(size, 128)).astype(np.float32) for size in (2, 5))
-    scores = personal("dynamic", 7, style, dna).scores(slice(1, 2))
+    scores = PersonalRanking("dynamic", 7, style, dna).scores(slice(1, 2))
     np.testing.assert_allclose(scores, [[float(style[1] @ row) for row in dna]], rtol=1e-5)
 
 
 def test_the_blend_adds_the_trend_for_who_has_a_history(task: Task) -> None:
     style = np.array([[1.0], [1.0]], np.float32)
-    dynamic = personal("dynamic", 7, style, np.array([[0.0], [9.0], [2.0], [1.0]], np.float32))
+    dynamic = PersonalRanking("dynamic", 7, style, DNA)
     ranking = blended(dynamic, task, Blend(trend=2.0))
     warm, cold = ranking.scores(EVERYONE)
     np.testing.assert_allclose(warm, [2 * np.log(4), 9 + 2 * np.log(2), 2, 1], rtol=1e-6)
@@ -56,7 +57,7 @@ def test_the_blend_adds_the_trend_for_who_has_a_history(task: Task) -> None:
 
 
 def test_a_generations_list_comes_first_and_who_has_none_gets_the_other_ranking(task: Task) -> None:
-    dynamic = personal("dynamic", 7, np.ones((2, 1), np.float32), np.array([[0.0], [9.0], [2.0], [1.0]], np.float32))
+    dynamic = PersonalRanking("dynamic", 7, np.ones((2, 1), np.float32), DNA)
     lists = [np.array([3, 0]), np.zeros(0, np.int64)]
     generated = GeneratedRanking(lists, dynamic, 5)
     listed, other = generated.scores(EVERYONE)
@@ -71,7 +72,7 @@ def test_a_generations_list_comes_first_and_who_has_none_gets_the_other_ranking(
 
 
 def test_what_is_generated_first_gains_a_cold_customer_as_much_as_the_best_seller(task: Task) -> None:
-    dynamic = personal("dynamic", 7, np.ones((2, 1), np.float32), np.array([[0.0], [9.0], [2.0], [1.0]], np.float32))
+    dynamic = PersonalRanking("dynamic", 7, np.ones((2, 1), np.float32), DNA)
     lists = [np.zeros(0, np.int64), np.array([1])]
     _, cold = blended(dynamic, task, Blend(generated=4.0), lists, 5).scores(EVERYONE)
     assert np.argsort(-cold).tolist() == [1, 0, 2, 3]

@@ -86,7 +86,7 @@ def test_history_and_sales_end_where_the_window_starts(shop: DataSet) -> None:
     task = make_task(shop, Window(OPENS, CLOSES))
     assert task.history.timestamp.max() < OPENS
     assert task.history_sizes.tolist() == [1, 0]
-    assert task.recent.before(OPENS).tolist() == [2, 0, 0, 0]
+    assert task.recent.before(OPENS)[task.candidates].tolist() == [2, 0, 0, 0]
     assert task.average_sales[7] == pytest.approx(2 / 3)  # old, recent and fresh were in stock in that week
 
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from bundles import make_bundle
+from bundles import make_bundle, sample_contents
 
 from model_store.article_features import article_fingerprint
 from model_store.bundle import load_articles
 from model_store.generation import TITLE_ENCODER, TITLE_TOKENIZER, TextEncoder, load_titles
+from model_store.popularity import POPULARITY
+from offline.bundling import write_bundle
 from service.catalogue.encoder import CatalogueEncoder, prepare
 from service.catalogue.records import CatalogueEntry
 
@@ -28,6 +30,19 @@ def test_what_the_graphs_make_of_the_trained_articles_is_what_the_table_says():
     articles = prepared()
     unknown = [replace(stored, fingerprint="0" * 64) for stored in articles]
     np.testing.assert_allclose(encoder().encode(unknown).dna, encoder().encode(articles).dna, atol=1e-4)
+
+
+def test_what_an_article_sold_is_kept_where_its_record_changes(tmp_path):
+    popular = write_bundle(tmp_path, sample_contents(articles=20, popularity=True))
+    coder, articles = CatalogueEncoder(popular), prepared()
+    table = load_articles(popular)[2]
+    assert (coder.encode(articles).dna == table).all()
+    changed = [replace(stored, fingerprint="0" * 64) for stored in articles]
+    np.testing.assert_allclose(coder.encode(changed).dna, table, atol=1e-4)
+    new = replace(changed[19], article=changed[19].article.model_copy(update={"article_id": "new"}))
+    np.testing.assert_allclose(coder.encode([new]).dna[0, :POPULARITY], table[19, :POPULARITY], atol=1e-4)
+    assert table[19, POPULARITY] > 0
+    assert coder.encode([new]).dna[0, POPULARITY] == 0
 
 
 def test_a_batch_equals_one_by_one_across_batch_borders():

@@ -1,0 +1,114 @@
+"""How much articles sell, as it stood at any moment: for rankings by sales, and as a component of Fashion DNA.
+
+Decayed sales halve in every ``half_life`` days, so that what sold yesterday counts for more than what sold last year,
+and even that for more than nothing. As the last component of f (``model_store.popularity.POPULARITY``) they are an
+input that the style LSTM is trained with jointly: how much they count is a component of d, and so depends on the
+customer and the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.popularity import POPULARITY, TRENDING_DAYS, popularity_component, with_newcomers
+from model_store.purchases import Purchases
+from offline.config import Config
+from offline.run import Run
+from offline.validation import Window, discounted_gain
+
+DAY = 86_400
+HALF_LIVES = (3.0, 7.0, 14.0, 28.0, 56.0, 112.0)
+_FORGOTTEN = 30  # half-lives after which a sale counts for nothing that float32 could tell
+_STEP = 7 * DAY  # seconds between two moments that ``PopularityHistory`` keeps
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+
+class RecentSales:
+    """Sales of N ``articles`` before any moment; nothing at or after it counts."""
+
+    def __init__(self, purchases: Purchases, articles: int):
+        by_time = np.argsort(purchases.timestamp, kind="stable")
+        self._sold, self._when, self._articles = purchases.article[by_time], purchases.timestamp[by_time], articles
+
+    @property
+    def first(self) -> int:
+        """When the first of all was, Unix seconds; 0 where nothing sold."""
+        return int(self._when[0]) if len(self._when) else 0
+
+    def before(self, moment: int, days: int = TRENDING_DAYS) -> Float64:
+        """Sales in the ``days`` before ``moment``, float64 (N)."""
+        low, high = np.searchsorted(self._when, [moment - days * DAY, moment])
+        return np.bincount(self._sold[low:high], minlength=self._articles).astype(np.float64)
+
+    def decayed(self, moment: int, half_life: float, since: int | None = None) -> Float64:
+        """Sales before ``moment``, and not before ``since``: each 1 at first, and half in every ``half_life`` days."""
+        oldest = moment - int(_FORGOTTEN * half_life * DAY)
+        low, high = np.searchsorted(self._when, [oldest if since is None else max(oldest, since), moment])
+        weight = 0.5 ** ((moment - self._when[low:high]) / (half_life * DAY))
+        counts: Float64 = np.bincount(self._sold[low:high], weight, minlength=self._articles).astype(np.float64)
+        return counts
+
+    def trend(self, moment: int, candidates: NDArray[np.int64], created_at: NDArray[np.int64]) -> Float64:
+        """Sales of the week before as the service counts them for ``candidates`` (A): newcomers get the average.
+
+        ``created_at`` (A): Unix seconds, -1 where that is not told.
+        """
+        return with_newcomers(self.before(moment)[candidates], created_at >= moment - TRENDING_DAYS * DAY)
+
+
+class PopularityHistory:
+    """The popularity component of every article at any moment, as it was at the last of its weekly readings.
+
+    A bundle reads it when it is made, so what is served is about as old. float32 (weeks, N) in memory.
+    """
+
+    def __init__(self, sales: RecentSales, half_life: float, end: int):
+        self._start = sales.first
+        readings = max(end - self._start, 0) // _STEP + 1
+        decayed = sales.decayed(self._start, half_life)
+        rows = [popularity_component(decayed)]
+        for reading in range(1, readings):
+            since, moment = (self._start + (reading - before) * _STEP for before in (1, 0))
+            decayed = decayed * 0.5 ** (_STEP / (half_life * DAY)) + sales.decayed(moment, half_life, since)
+            rows.append(popularity_component(decayed))
+        self._rows = np.stack(rows)
+
+    def of(self, article: NDArray[np.int64], time: NDArray[np.int64]) -> Float32:
+        """Components at each time, Unix seconds; the arguments broadcast, the result is float32 (…)."""
+        reading = np.clip((time - self._start) // _STEP, 0, len(self._rows) - 1)
+        found: Float32 = self._rows[reading, article]
+        return found
+
+
+@dataclass(frozen=True)
+class HalfLifeFit:
+    """The chosen half-life, and what each one tried gave: (days, discounted gain)."""
+
+    days: float
+    tried: list[tuple[float, float]]
+
+
+def fit_half_life(window: Window, sales: RecentSales, start: int) -> HalfLifeFit:
+    """The half-life by whose decayed sales before ``start`` the purchases of ``window`` rank best."""
+    tried = []
+    for half_life in HALF_LIVES:
+        scores = sales.decayed(start, half_life)[window.candidates]
+        ascending, bought = np.sort(scores), scores[window.target]
+        higher = len(scores) - np.searchsorted(ascending, bought, side="right")
+        equal = len(scores) - np.searchsorted(ascending, bought, side="left") - higher
+        tried.append((half_life, discounted_gain(0.5 + higher + 0.5 * equal)))
+    return HalfLifeFit(max(tried, key=lambda entry: entry[1])[0], tried)
+
+
+def scored_dna(run: Run, moment: Literal["validation", "cutoff"]) -> Float32:
+    """Fashion DNA of a run as styles are ranked by it, float32 (N, 128): with popularity, where the run has that."""
+    dna: Float32 = run.load_arrays("article_dna")["dna"]
+    if run.load_model("config", Config).fashion_dna.popularity:
+        dna[:, POPULARITY] = run.load_arrays("popularity")[moment]
+    return dna
