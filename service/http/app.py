@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
@@ -26,6 +26,7 @@ from service.generation.queue import GenerationQueue
 from service.generation.records import GenerationRequest
 from service.generation.redis_queue import RedisGenerationQueue
 from service.generation.together import Together
+from service.heap import keep_trimmed
 from service.http import articles, customers, errors, events, operations, pages
 from service.http.direct import DirectRoutes
 from service.http.middleware import ApiKeys, BodyLimit, Measured, RawPath, RequestIds
@@ -165,7 +166,8 @@ def _lifespan(
         try:
             parts = _parts(settings, client, metrics, clock, on_ready)
             app.state.services = parts
-            async with parts.lives.running(), _closing(parts), _showing(parts), _replaying(parts):
+            replaying = [] if parts.replays is None else [parts.replays.run()]
+            async with parts.lives.running(), _closing(parts), _beside(_show(parts), keep_trimmed(), *replaying):
                 while parts.lives.version is None and waits():  # noqa: ASYNC110 - a signal may end it
                     await asyncio.sleep(_LOOK)
                 yield
@@ -177,20 +179,11 @@ def _lifespan(
     return lifespan
 
 
-@asynccontextmanager
-async def _showing(parts: Services) -> AsyncIterator[None]:
-    """Have this worker's gauges tell how it is, whichever worker is asked for them."""
-
-    async def show() -> NoReturn:
-        while True:
-            parts.show()
-            await asyncio.sleep(SHOW)
-
-    showing = asyncio.create_task(show())
-    try:
-        yield
-    finally:
-        await cancelled(showing)
+async def _show(parts: Services) -> None:
+    """Have this worker's gauges tell how it is, whichever worker is asked for them; until cancelled."""
+    while True:
+        parts.show()
+        await asyncio.sleep(SHOW)
 
 
 @asynccontextmanager
@@ -205,13 +198,13 @@ async def _closing(parts: Services) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _replaying(parts: Services) -> AsyncIterator[None]:
-    """Replay what the bundle before left, for as long as the block lasts."""
-    replaying = None if parts.replays is None else asyncio.create_task(parts.replays.run())
+async def _beside(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have ``works`` go on behind the answers' backs, for as long as the block lasts."""
+    tasks = [asyncio.create_task(work) for work in works]
     try:
         yield
     finally:
-        await cancelled(replaying)
+        await cancelled(*tasks)
 
 
 def _parts(

@@ -1,0 +1,54 @@
+import asyncio
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+from service import heap
+
+HAS_TRIM = hasattr(ctypes.CDLL(None), "malloc_trim")
+SCATTERED = """
+import resource
+from service.heap import trim
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+blocks = [bytes(3_000) for _ in range(40_000)]
+stays = blocks[::200]
+blocks.clear()
+before = resident()
+trim()
+print(before, resident(), len(stays))
+"""
+
+
+@pytest.mark.skipif(not HAS_TRIM, reason="this C library has no malloc_trim")
+def test_free_memory_among_what_stays_is_given_back():
+    run = subprocess.run([sys.executable, "-c", SCATTERED], capture_output=True, text=True, check=True)
+    before, after, stays = map(float, run.stdout.split())
+    assert stays == 200
+    assert before - after > 80  # MiB, of 114 that were scattered
+
+
+async def test_it_is_done_again_and_again_until_cancelled(monkeypatch):
+    trims, thrice = [], asyncio.Event()
+
+    def trim():
+        trims.append(1)
+        if len(trims) == 3:
+            thrice.set()
+
+    monkeypatch.setattr(heap, "trim", trim)
+    trimming = asyncio.create_task(heap.keep_trimmed(pause=0.001))
+    await thrice.wait()
+    trimming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await trimming
+
+
+async def test_a_c_library_without_it_does_without(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    heap.trim()
