@@ -49,9 +49,9 @@ class RecentSales:
         self._times, self._articles = purchases.timestamp[order], purchases.article[order]
         self._candidates, self._size = candidates, articles
 
-    def before(self, moment: int, days: int = TRENDING_DAYS) -> Float64:
-        """Purchases of each candidate in the ``days`` before ``moment``, float64 (N)."""
-        low, high = np.searchsorted(self._times, [moment - days * DAY, moment])
+    def before(self, moment: int, days: int | None = TRENDING_DAYS) -> Float64:
+        """Purchases of each candidate in the ``days`` before ``moment``, or in all time (None), float64 (N)."""
+        low, high = np.searchsorted(self._times, [moment - days * DAY if days is not None else -1, moment])
         counts = np.bincount(self._articles[low:high], minlength=self._size)
         return counts[self._candidates].astype(np.float64)
 
@@ -100,6 +100,15 @@ class Task:
         """(K) number of purchases before."""
         sizes = np.append(np.diff(self.history.offsets), 0)
         return sizes[self.known_customer]
+
+    @cached_property
+    def first_sold(self) -> NDArray[np.int64]:
+        """(N) Unix seconds of each candidate's first known sale, −1 where there is none."""
+        never = np.iinfo(np.int64).max
+        first = np.full(max(int(part.max(initial=-1)) for part in (self.candidates, self.history.article)) + 1, never)
+        np.minimum.at(first, self.history.article, self.history.timestamp)
+        first[first == never] = -1
+        return first[self.candidates]
 
     def trend(self, moment: int) -> Float64:
         """Sales of the week before ``moment``, float64 (N), as the service counts them: newcomers get the average."""
