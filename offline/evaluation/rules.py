@@ -53,9 +53,9 @@ _RULES = """- **own history**: what the customer bought, the latest first. **co-
   started; the models stay those of the run.
 - Intervals: 95%, bootstrap over customers (percentiles), each with the purchases of all windows. All models and
   differences see the same resamples; a difference in bold has an interval without zero. A figure in bold is the best of
-  its column, and its difference to the next best has such an interval. Of fewer than ten customers nothing is bold.
-  Coverage and Gini index have no interval: a resample holds fewer different customers than there are, and so shows
-  fewer articles.
+  its column, and its difference to the next best has such an interval, though that knows nothing of the choice. Of
+  fewer than ten customers nothing is bold. Coverage and Gini index have no interval: a resample holds fewer different
+  customers than there are, and so shows fewer articles.
 """
 SLICED = {
     "history": """Purchases by how many the customer had made before. Some models are drawn, and groups

@@ -9,11 +9,13 @@ from offline.evaluation.rankings import BLENDED
 from offline.evaluation.reporting import grids, plots
 from offline.evaluation.reporting.document import (
     Block,
+    Bullets,
     Document,
     Facts,
     Folded,
     Paragraph,
     Section,
+    Span,
     Text,
     Tiles,
     blocks_of,
@@ -41,7 +43,7 @@ _PLOTTED = {HISTORY: "earlier purchases", AGE: "age of the article", POPULARITY:
 def document_of(report: Json) -> Document:
     """The whole report, from what ``offline.evaluation.report.as_json`` gives."""
     name = report["data_set"]["name"]
-    return Document(f"{name}: backtest of run {report['run']}", _lead(report), list(_sections(report)))
+    return Document(f"{name}: backtest of the run “{report['run']}”", _lead(report), list(_sections(report)))
 
 
 def _sections(report: Json) -> Iterator[Section]:
@@ -63,23 +65,26 @@ def _lead(report: Json) -> list[Block]:
     table = report["tables"][report["headline"]]
     best = BLENDED if BLENDED in table["models"] else next(reversed(table["models"]))
     tiles = [(f"{best}: {title}", grids.figure(name, table["models"][best][name])) for name, title in CHIEF.items()]
-    found = ", ".join(f"{model} {_in_line(table, model)}" for model in grids.in_order(table["models"]))
-    title = _lower(table["title"])
     blocks: list[Block] = [
-        Tiles([(what, cell._replace(strong=False)) for what, cell in tiles]),
-        Paragraph(marked(f"{title[0].upper()}{title[1:]}. Brackets: 95% intervals.")),
-        Paragraph((*marked("**AUC %:** "), *plain(f" {found}."))),
+        Tiles(tiles),
+        Paragraph(plain(f"{table['title']}. Brackets: 95% intervals.")),
+        Bullets([_lead_line(table, name, title) for name, title in CHIEF.items() if name in table["leads"]]),
     ]
     return [*blocks, *([Paragraph(_caution(report), caution=True)] if report["stock_tells_sales"] else [])]
 
 
-def _in_line(table: Json, model: str) -> str:
-    cell = grids.figure("auc", table["models"][model]["auc"])
-    return f"{cell.text} {cell.interval}".strip()
-
-
-def _lower(text: str) -> str:
-    return text[0].lower() + text[1:]
+def _lead_line(table: Json, name: str, title: str) -> Text:
+    """Which model is best by a figure, and by how many points."""
+    lead = table["leads"][name]
+    first, second = (grids.figure(name, table["models"][model][name]) for model in (lead["model"], lead["next"]))
+    ahead = grids.difference(name, lead, table["customers"])
+    return (
+        Span(f"{title}: "),
+        Span(lead["model"], strong=True),
+        Span(f" {first.text} {first.interval}, next {lead['next']} {second.text} {second.interval}, ahead by "),
+        Span(f"{ahead.text} {ahead.interval}".strip(), strong=ahead.strong),
+        Span(" points"),
+    )
 
 
 def _caution(report: Json) -> Text:
@@ -105,7 +110,8 @@ def _data_set(report: Json) -> Section:
             ("fingerprint", code(about["fingerprint"][:12])),
         ]
     )
-    return Section("The data set", [facts, *blocks_of(about["description"])])
+    description = blocks_of(about["description"])
+    return Section("The data set", [facts, *([Folded("What these data are", description)] if description else [])])
 
 
 def _asked(report: Json) -> Section:

@@ -94,7 +94,7 @@ figcaption { color: var(--soft); font-size: 13px; max-width: 84ch; }
   th, td { padding: 2px 5px; }
   thead th { white-space: normal; }
   .ci { font-size: 6.5pt; }
-  tr, figure svg, .tile { break-inside: avoid; }
+  tr, figure, figure svg, .tile { break-inside: avoid; }
   .panels { grid-template-columns: repeat(2, 1fr); }
   th:first-child { position: static; }
   a { color: inherit; text-decoration: none; }
@@ -148,7 +148,7 @@ def _block(block: Block) -> str:
         case Bullets(items):
             return f"<ul>{''.join(f'<li>{_text(item)}</li>' for item in items)}</ul>"
         case Facts(rows, short):
-            pairs = [f"<dt>{escape(name)}</dt><dd>{_text(value)}</dd>" for name, value in rows]
+            pairs = [f"<dt>{_breakable(name)}</dt><dd>{_text(value)}</dd>" for name, value in rows]
             if short:
                 return f'<dl class="short">{"".join(f"<div>{pair}</div>" for pair in pairs)}</dl>'
             return f"<dl>{''.join(pairs)}</dl>"
@@ -161,6 +161,11 @@ def _block(block: Block) -> str:
         case Picture(_, panels, caption):
             words = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
             return f'<figure><div class="panels">{"".join(panel.svg for panel in panels)}</div>{words}</figure>'
+
+
+def _breakable(name: str) -> str:
+    """A name that may end a line behind each of its dots and underscores."""
+    return re.sub("([._])", r"\1<wbr>", escape(name))
 
 
 def _tile(name: str, cell: Cell) -> str:

@@ -75,14 +75,14 @@ def bars(name: str, table: Json, caption: Text = ()) -> Picture:
 def first_ten_bars(first_ten: Json, caption: Text) -> Picture:
     """What is shown first: a panel for each figure."""
     models = in_order(first_ten)
-    whole = {"coverage": ("coverage %", 100.0), "gini": ("Gini index", 1.0)}
+    whole = {"coverage": ("Coverage %", 100.0), "gini": ("Gini index", 1.0)}
     panels = [
         _bar_panel(title, [(model, (scale * first_ten[model][name],) * 3) for model in models])
         for name, (title, scale) in whole.items()
     ]
     panels += [
         _bar_panel(title, [(model, _parts(first_ten[model][name])) for model in models])
-        for name, title in (("novelty", "novelty, bits"), ("diversity", "diversity within the ten"))
+        for name, title in (("novelty", "Novelty, bits"), ("diversity", "Diversity within the ten"))
     ]
     return Picture("first-ten", panels, caption)
 
@@ -117,7 +117,7 @@ def _bar_panel(title: str, rows: Sequence[tuple[str, Parts | None]], base: float
     for index, (label, parts) in enumerate(rows):
         y = 27.0 + 19 * index
         colour = LOOKS[label].colour if label in LOOKS and label != POPULARITY else _BASELINE_BAR
-        drawing.words((left - 6, y + 11), cut(label, 23), colour=INK, anchor="end")
+        drawing.words((left - 6, y + 11), cut(label, 21), colour=INK, anchor="end")
         if parts is None:
             drawing.words((scale(base) + 4, y + 11), "–")
             continue

@@ -33,12 +33,13 @@ from offline.evaluation.reporting.document import (
 from offline.evaluation.reporting.markdown import as_markdown, picture_files
 from offline.evaluation.reporting.page import as_page
 from offline.evaluation.reporting.svg import cut, decades, linear, logarithmic, ticks, wrapped
+from offline.hold_out import Protocol, training_data
 from offline.progress import Silent
 from offline.run import Run
 
 CUTOFF = START + 110 * DAY
 Json = dict[str, Any]
-VOID = {"meta", "br", "path", "rect", "circle"}
+VOID = {"meta", "wbr", "path", "rect", "circle"}
 CHIEF = ("auc", "recall_10", "ndcg_10", "mrr")
 
 
@@ -231,7 +232,7 @@ def test_names_are_shown_as_they_are(report: Json) -> None:
     page = Page(html)
     assert "<script" not in html
     assert not {"script", "b"} & set(page.elements)
-    assert page.headings[0] == f"{evil}: backtest of run <b>run</b>"
+    assert page.headings[0] == f"{evil}: backtest of the run “<b>run</b>”"
     assert any(row[0] == evil for table in page.tables for row in table)
     text = as_markdown(document_of(strange))
     assert not re.search(r"(?<!\\)<", text)
@@ -298,6 +299,25 @@ def test_a_run_without_records_and_without_probabilities_has_a_report_too(report
     headings = Page(as_page(document_of(bare))).headings
     assert "Training" not in headings
     assert "Probabilities of the static model" not in headings
+
+
+@pytest.mark.parametrize("hold_out", ["last_order", "last_purchase"])
+def test_what_was_held_out_has_a_report_too(tmp_path: Path, hold_out: Protocol) -> None:
+    shop = tiny_shop(tmp_path / "tiny", articles=20, customers=30, planted=False)
+    run = make_run(tmp_path / "run", training_data(shop, hold_out), CUTOFF + 20 * DAY, hold_out=hold_out)
+    result = run_backtest(shop, run, Options(samples=10), Silent())
+    page = Page(as_page(document_of(orjson.loads(orjson.dumps(as_json(result, shop, run, 1.0))))))
+    assert "What was held out" in page.headings
+    assert "Next order" not in page.text
+    assert hold_out.replace("_", " ") in page.text
+
+
+def test_pooled_windows_are_told(tmp_path: Path, shop: DataSet) -> None:
+    run = make_run(tmp_path / "run", shop, CUTOFF)
+    result = run_backtest(shop, run, Options(days=2, windows=3, samples=10), Silent())
+    page = Page(as_page(document_of(orjson.loads(orjson.dumps(as_json(result, shop, run, 1.0))))))
+    assert "3 of 2 days each, pooled" in page.text
+    assert "at most 40 articles" in page.text
 
 
 def test_where_stock_tells_sales_the_report_warns(report: Json) -> None:
