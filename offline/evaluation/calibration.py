@@ -28,6 +28,7 @@ from offline.run import Run, Split
 
 Int64 = NDArray[np.int64]
 TENTHS = 10
+_ENOUGH = 30  # purchases: of fewer, ten groups tell nothing
 _MOST_PAIRS = 100_000_000  # 5 s on one core
 _FOR_EDGES = 200_000
 _PAIRS_AT_ONCE = 1_000_000
@@ -104,7 +105,7 @@ class Calibration:
 def calibrations(
     data: DataSet, trained_on: DataSet, run: Run, tasks: list[Task], samples: int, seed: int
 ) -> list[Calibration]:
-    """Training's own matrix, the validation window, and what was evaluated. Those without a purchase are left out."""
+    """Training's own matrix, the validation window, and what was evaluated; where less than 30 was bought, not."""
     model, split = StaticModel.of(run), run.load_model("split", Split)
     training, cutoff = (trained_on.purchases(time) for time in (split.validation_from, split.cutoff))
     validation = Span(split.validation_from, split.cutoff, training, cutoff)
@@ -120,7 +121,7 @@ def calibrations(
         found.append(window_pairs("evaluated", "The evaluated window", data, evaluated, model))
     else:
         found.append(held_out_pairs(tasks[0], model))
-    return [calibrate(model, pairs, samples, seed) for pairs in found if pairs.bought.size]
+    return [calibrate(model, pairs, samples, seed) for pairs in found if pairs.bought.shape[1] >= _ENOUGH]
 
 
 class Span(NamedTuple):

@@ -45,7 +45,8 @@ class FirstTenWatcher:
     def __init__(self, task: Task, dna: Float32):
         customers, candidates = task.targets.customers, task.targets.candidates
         self._task, self._size = task, min(TEN, candidates)
-        self._unit = (dna / np.maximum(np.linalg.norm(dna, axis=1, keepdims=True), 1e-12)).astype(np.float64)
+        unit = (dna / np.maximum(np.linalg.norm(dna, axis=1, keepdims=True), 1e-12)).astype(np.float64)
+        self._unit = np.column_stack([unit, unit.any(axis=1)])  # (N, 129), the last 0 where the DNA is
         self._sum = self._unit.sum(axis=0)
         self._shown, self._absent = np.zeros(candidates), np.ones(candidates)
         self._novelty, self._diversity = np.zeros(customers), np.full(customers, np.nan)
@@ -89,26 +90,24 @@ class FirstTenWatcher:
         """
         if self._size < 2:
             return np.full(len(sure), np.nan)
-        firsts, ties = self._sums(sure), self._sums(tied)  # (B, 128)
+        (firsts, lengths), (ties, tied_lengths) = self._sums(sure), self._sums(tied)
         count, t = sure.sum(axis=1), tied.sum(axis=1)
-        within = _squares(firsts, firsts) - (sure @ self._lengths)
+        within = _squares(firsts, firsts) - lengths
         across = 2 * left / t * _squares(firsts, ties)
-        both = left * (left - 1) / np.maximum(t * (t - 1), 1) * (_squares(ties, ties) - (tied @ self._lengths))
+        both = left * (left - 1) / np.maximum(t * (t - 1), 1) * (_squares(ties, ties) - tied_lengths)
         pairs = (count + left) * (count + left - 1)
         distances: Float64 = 1.0 - (within + across + both) / pairs
         return distances
 
-    @property
-    def _lengths(self) -> Float64:
-        """(N) 1, and 0 for an article whose DNA is zero."""
-        return _squares(self._unit, self._unit)
+    def _sums(self, chosen: NDArray[np.bool_]) -> tuple[Float64, Float64]:
+        """Sums over each row's ``chosen`` (B, N): (B, 128) of unit vectors, and (B) of their squared lengths.
 
-    def _sums(self, chosen: NDArray[np.bool_]) -> Float64:
-        """(B, 128) sum of the unit vectors of each row's ``chosen`` (B, N): of the others where those are fewer."""
+        Where the others are fewer, what they leave of the sum of all.
+        """
         many = chosen.sum(axis=1) * 2 > chosen.shape[1]
         sums = csr_array(chosen ^ many[:, None], dtype=np.float64) @ self._unit
-        chosen_sums: Float64 = np.where(many[:, None], self._sum - sums, sums)
-        return chosen_sums
+        sums = np.where(many[:, None], self._sum - sums, sums)
+        return sums[:, :-1], sums[:, -1]
 
 
 def _squares(one: Float64, other: Float64) -> Float64:

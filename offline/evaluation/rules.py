@@ -87,7 +87,8 @@ twice as likely are bought twice as often: on the dotted line they are.
 **What it does not.** A window is shorter than training, so the level cannot be compared: all probabilities are taken
 times one factor, purchases over the sum of probabilities, and the factor itself is no sign of anything. Only pairs
 count that had not been bought before, for those that had were taught as bought. Who is not in the static model plays
-no part, and of the first tenths little is known, since nearly all purchases are in the last ones."""
+no part, and of the first tenths little is known, since nearly all purchases are in the last ones. Where fewer than 30
+pairs were bought nothing is drawn."""
 
 LEARNING = """What each stage recorded while it was trained, epoch by epoch where it has epochs. **loss**: of training.
 **score**: on validation data, higher is better; the best epoch by it is kept. The language model's figures are of

@@ -9,6 +9,7 @@ import pytest
 from scipy.special import expit
 from sklearn.calibration import calibration_curve
 from small_runs import DAY, START, make_run, write_shop
+from tiny_shops import tiny_shop
 
 from offline.evaluation import calibration as module
 from offline.evaluation.backtest import Options, Result, run_backtest
@@ -23,7 +24,7 @@ from offline.evaluation.calibration import (
     window_pairs,
 )
 from offline.evaluation.held_out import make_held_out_task
-from offline.hold_out import HeldOut
+from offline.hold_out import HeldOut, training_data
 from offline.progress import Silent
 from offline.run import Split
 
@@ -145,15 +146,15 @@ def test_which_pairs_are_looked_at_where_orders_are_held_out(tmp_path: Path) -> 
     assert pairs.articles.tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("hold_out", ["by_time", "last_order"])
-def test_a_backtest_holds_what_can_be_compared(tmp_path: Path, hold_out) -> None:
-    rows = [(f"c{number}", "abcd"[(number + day) % 4], day) for number in range(6) for day in range(0, 60, 5 + number)]
-    data = write_shop(tmp_path / "shop", list("abcd"), rows)
-    held = HeldOut.of(data, hold_out)
-    trained_on = data if held is None else held.left_out_of(data)
-    run = make_run(tmp_path / "run", trained_on, START + 40 * DAY, hold_out=hold_out)
+@pytest.mark.parametrize(
+    ("hold_out", "expected"),
+    [("by_time", {"training", "validation", "evaluated"}), ("last_order", {"training", "evaluated"})],
+)
+def test_a_backtest_compares_wherever_enough_was_bought(tmp_path: Path, hold_out, expected) -> None:
+    data = tiny_shop(tmp_path / "tiny", articles=80, customers=200, planted=False)
+    cutoff = START + (110 if hold_out == "by_time" else 200) * DAY  # by then, what is left is not in a window
+    run = make_run(tmp_path / "run", training_data(data, hold_out), cutoff, hold_out=hold_out)
     result: Result = run_backtest(data, run, Options(samples=20), Silent())
     found: dict[str, Calibration] = {one.name: one for one in result.calibration}
-    assert "training" in found
-    assert set(found) <= {"training", "validation", "evaluated"}
-    assert all(one.bought for one in found.values())
+    assert set(found) == expected
+    assert all(one.bought >= 30 for one in found.values())

@@ -303,7 +303,7 @@ def test_a_run_without_records_and_without_probabilities_has_a_report_too(report
 
 @pytest.mark.parametrize("hold_out", ["last_order", "last_purchase"])
 def test_what_was_held_out_has_a_report_too(tmp_path: Path, hold_out: Protocol) -> None:
-    shop = tiny_shop(tmp_path / "tiny", articles=20, customers=30, planted=False)
+    shop = tiny_shop(tmp_path / "tiny", articles=80, customers=120, planted=False)
     run = make_run(tmp_path / "run", training_data(shop, hold_out), CUTOFF + 20 * DAY, hold_out=hold_out)
     result = run_backtest(shop, run, Options(samples=10), Silent())
     page = Page(as_page(document_of(orjson.loads(orjson.dumps(as_json(result, shop, run, 1.0))))))
