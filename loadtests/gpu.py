@@ -26,12 +26,12 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, Qwen2Config
 
+from model_store.machine import hardware
 from offline.config import LoraConfig
 from offline.fine_tuning import fine_tune
 from offline.language_models import open_model, quiet_transformers
 from offline.lora import can_quantise
 from offline.sequences import Tokenised
-from service.bench.results import hardware
 
 WARM_UP = 3  # steps that are not measured
 

@@ -34,7 +34,7 @@ from loadtests.journeys import JOURNEYS, PASSING, RECOMMENDATIONS, Check, Shop, 
 from loadtests.known import Known, asked_for, made_up_customers, of_data_set
 from loadtests.verdict import Limits, Measured, missed, report
 from model_store.errors import InvalidData
-from service.bench.results import hardware
+from model_store.machine import hardware
 from service.keys import usable_as_written
 
 OK = 200

@@ -31,8 +31,9 @@ from loadtests.endured import Endured, endure
 from loadtests.shown import Served, clients, in_stock, put, serve
 from model_store.bundle import current_version
 from model_store.errors import InvalidConfig
+from model_store.machine import hardware
 from offline.progress import Console
-from service.bench.results import hardware, table, write_json
+from service.bench.results import table, write_json
 from service.bench.served import serving
 from service.catalogue.redis_store import RedisCatalogue
 from service.embedded import EmbeddedRedis

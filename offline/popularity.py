@@ -41,9 +41,9 @@ class RecentSales:
         """When the first of all was, Unix seconds; 0 where nothing sold."""
         return int(self._when[0]) if len(self._when) else 0
 
-    def before(self, moment: int, days: int = TRENDING_DAYS) -> Float64:
-        """Sales in the ``days`` before ``moment``, float64 (N)."""
-        low, high = np.searchsorted(self._when, [moment - days * DAY, moment])
+    def before(self, moment: int, days: int | None = TRENDING_DAYS) -> Float64:
+        """Sales in the ``days`` before ``moment``, or in all time (None), float64 (N)."""
+        low, high = np.searchsorted(self._when, [-1 if days is None else moment - days * DAY, moment])
         return np.bincount(self._sold[low:high], minlength=self._articles).astype(np.float64)
 
     def decayed(self, moment: int, half_life: float, since: int | None = None) -> Float64:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 import orjson
 
@@ -11,12 +13,15 @@ from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig
 from model_store.records import parse_timestamp
 from offline.evaluation.backtest import Options, run_backtest
-from offline.evaluation.report import as_json, as_markdown, headline
+from offline.evaluation.report import as_json, headline
+from offline.evaluation.reporting.content import document_of
+from offline.evaluation.reporting.markdown import as_markdown, picture_files
+from offline.evaluation.reporting.page import as_page
 from offline.evaluation.roc import draw_roc
 from offline.progress import Console
 from offline.run import Run, default_run
 
-HELP = "measure a trained run against popularity on later purchases: report.md, report.json, roc.png"
+HELP = "measure a trained run against popularity on later purchases: report.html, report.md, report.json, roc.png"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,21 +38,34 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    progress = Console()
+    progress, began = Console(), monotonic()
     chosen = _options(options)
     data = DataSet.open(options.data)
     run = Run(options.run or default_run(options.data))
     result = run_backtest(data, run, chosen, progress)
-    report = as_json(result, data, run)
-    options.report.mkdir(parents=True, exist_ok=True)
+    report = as_json(result, data, run, monotonic() - began)
+    _write(options.report, report)
     draw_roc(options.report / "roc.png", headline(result), data.file.name)
-    (options.report / "report.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
-    (options.report / "report.md").write_text(as_markdown(result, data, run), encoding="utf-8")
     run.save_json("evaluation", report)
     for model, figures in headline(result).models.items():
         value, low, high = (100 * part for part in figures["auc"])
         progress.say(f"{model:>10}: AUC {value:.2f}% [{low:.2f}, {high:.2f}]")
-    progress.say(f"wrote {options.report / 'report.md'}, report.json and roc.png")
+    progress.say(f"wrote {options.report / 'report.html'}, report.md, report.json and roc.png")
+
+
+def _write(folder: Path, report: dict[str, Any]) -> None:
+    """The report for programs, for people, and for people as text, whose pictures are files of their own."""
+    document = document_of(report)
+    pictures = {name: svg.encode() for name, svg in picture_files(document).items()}
+    files = {
+        "report.json": orjson.dumps(report, option=orjson.OPT_INDENT_2),
+        "report.html": as_page(document).encode(),
+        "report.md": as_markdown(document).encode(),
+    }
+    for name, content in (pictures | files).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def _options(options: argparse.Namespace) -> Options:

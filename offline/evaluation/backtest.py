@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,9 +14,11 @@ from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig
 from model_store.time_features import TimeSpec
 from offline.config import Config
+from offline.evaluation.calibration import Calibration, calibrations
 from offline.evaluation.counting import co_purchase, markov, own_history
+from offline.evaluation.first_ten import FirstTenFigures, FirstTenWatcher
 from offline.evaluation.held_out import make_held_out_task
-from offline.evaluation.measure import Contest, Counted, TableResult, measure, stock_tells_sales
+from offline.evaluation.measure import Contest, Counted, TableResult, measure, measure_shown, stock_tells_sales
 from offline.evaluation.rankings import (
     DYNAMIC,
     STATIC,
@@ -32,7 +34,7 @@ from offline.evaluation.ranks import Ranking, rank
 from offline.evaluation.task import POPULARITY_DAYS, Task, Window
 from offline.evaluation.window import choose_windows, make_task
 from offline.generating import GeneratingModel, sessions_before
-from offline.hold_out import BY_TIME, HeldOut, Protocol
+from offline.hold_out import BY_TIME, HeldOut, Protocol, training_data
 from offline.progress import Progress
 from offline.run import Run, Split
 from offline.style_lstm import styles_at, trained_network
@@ -59,6 +61,10 @@ class Result:
     """one for each window, in order of time"""
     options: Options
     tables: Sequence[TableResult]
+    first_ten: Mapping[str, FirstTenFigures]
+    """by model"""
+    calibration: Sequence[Calibration]
+    """of the static model"""
 
     @property
     def protocol(self) -> Protocol:
@@ -88,8 +94,16 @@ class Result:
 
 def run_backtest(data: DataSet, run: Run, options: Options, progress: Progress) -> Result:
     """Evaluate a trained run. Raises InvalidConfig, InvalidData or TrainingError in one line."""
+    trained_on = training_data(data, run.load_model("split", Split).hold_out)
     contests = [_contest(task, data, run, progress) for task in _tasks(data, run, options)]
-    return Result(contests, options, measure(contests, options.samples, options.seed, progress))
+    samples, seed = options.samples, options.seed
+    return Result(
+        contests,
+        options,
+        measure(contests, samples, seed, progress),
+        measure_shown(contests, samples, seed),
+        calibrations(data, trained_on, run, [contest.task for contest in contests], samples, seed),
+    )
 
 
 def _tasks(data: DataSet, run: Run, options: Options) -> list[Task]:
@@ -114,12 +128,15 @@ def _tasks(data: DataSet, run: Run, options: Options) -> list[Task]:
 def _contest(task: Task, data: DataSet, run: Run, progress: Progress) -> Contest:
     generated = _generated_lists(task, data, run, progress)
     rankings, static = _rankings(task, run, generated)
-    ranks = {}
+    dna = run.load_arrays("article_dna")["dna"][task.candidates]
+    ranks, first_ten = {}, {}
     for ranking in rankings:
+        watcher = FirstTenWatcher(task, dna)
         with progress.bar(f"ranking: {ranking.name}", task.targets.customers) as bar:
-            ranks[ranking.name] = Counted(*rank(ranking, (task.targets, task.first_time), bar.advance))
+            counted = rank(ranking, (task.targets, task.first_time), bar.advance, [watcher])
+        ranks[ranking.name], first_ten[ranking.name] = Counted(*counted), watcher.found()
     listed = None if generated is None else sum(len(one) > 0 for one in generated.lists)
-    return Contest(task, ranks, {one.name: one.parameters for one in rankings}, static.unknown, listed)
+    return Contest(task, ranks, {one.name: one.parameters for one in rankings}, first_ten, static.unknown, listed)
 
 
 @dataclass(frozen=True)

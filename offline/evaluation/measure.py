@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from offline.evaluation.first_ten import FirstTen, FirstTenFigures, Shown, measure_first_ten
 from offline.evaluation.metrics import Estimate, Figures, Float64, Scorecard, bootstrap, estimate
 from offline.evaluation.rankings import COMPARED
 from offline.evaluation.ranks import Places, Ranks
@@ -41,10 +42,20 @@ class Contest:
     """by model"""
     parameters: Mapping[str, int | None]
     """by model: number of weights, None where there is nothing to learn"""
+    first_ten: Mapping[str, FirstTen]
+    """by model: what is shown first"""
     static_unknown: int
     """customers whom the static model does not know"""
     generated_for: int | None
     """customers for whom something was generated; None without a generating half"""
+
+
+class Lead(NamedTuple):
+    """Which model is best by one figure, the next best one, and by how much it is ahead (above zero either way)."""
+
+    model: str
+    next: str
+    by: Estimate
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,8 @@ class TableResult:
     """by model; customers are numbered over all windows"""
     models: dict[str, dict[str, Estimate]]
     differences: dict[tuple[str, str], dict[str, Estimate]]
+    leads: dict[str, Lead]
+    """by figure"""
 
 
 class _Pooled(NamedTuple):
@@ -73,7 +86,7 @@ class _Pooled(NamedTuple):
 
 def measure(contests: Sequence[Contest], samples: int, seed: int, progress: Progress) -> list[TableResult]:
     """Bootstrap all tables at once, so that every figure and difference sees the same resampled customers."""
-    numbers, customers = _numbered([contest.task.customer_ids for contest in contests])
+    numbers, customers = _numbered(contests)
     of_contests = [tables(contest.task, stock_tells_sales(contests)) for contest in contests]
     pooled = [
         _pooled(contests, list(same), numbers)
@@ -89,14 +102,25 @@ def measure(contests: Sequence[Contest], samples: int, seed: int, progress: Prog
     return [_result(one, models, values[index], sampled[:, index]) for index, one in enumerate(pooled)]
 
 
+def measure_shown(contests: Sequence[Contest], samples: int, seed: int) -> dict[str, FirstTenFigures]:
+    """What each model shows first, over all windows; the resampled customers are those of ``measure``."""
+    numbers, customers = _numbered(contests)
+    windows = [
+        Shown(contest.task.candidates, number, contest.first_ten)
+        for contest, number in zip(contests, numbers, strict=True)
+    ]
+    return measure_first_ten(windows, customers, samples, seed)
+
+
 def stock_tells_sales(contests: Sequence[Contest]) -> bool:
     """Whether in any window being new tells of having been bought."""
     return any(contest.task.stock_tells_sales for contest in contests)
 
 
-def _numbered(windows: Sequence[list[str]]) -> tuple[list[NDArray[np.int64]], int]:
+def _numbered(contests: Sequence[Contest]) -> tuple[list[NDArray[np.int64]], int]:
     """Numbers of each window's customers, the same wherever a customer returns, and how many there are."""
     number: dict[str, int] = {}
+    windows = [contest.task.customer_ids for contest in contests]
     numbers = [np.array([number.setdefault(name, len(number)) for name in names], np.int64) for names in windows]
     return numbers, len(number)
 
@@ -142,7 +166,21 @@ def _result(one: _Pooled, models: list[str], values: Float64, sampled: Float64) 
             for first, other in COMPARED
             if first in row and other in row
         },
+        _leads(models, values, sampled),
     )
+
+
+def _leads(models: list[str], values: Float64, sampled: Float64) -> dict[str, Lead]:
+    """From ``values`` (M, F) and ``sampled`` (S, M, F); of ``cover_…`` less is better. None without a second model."""
+    leads = {}
+    for index, name in enumerate(Figures._fields):
+        better = -1.0 if name.startswith("cover_") else 1.0
+        order = np.argsort(-better * values[:, index], kind="stable")
+        if len(order) > 1 and not np.isnan(values[:, index]).any():
+            best, second = order[:2].tolist()
+            ahead, drawn = (better * (of[..., best, index] - of[..., second, index]) for of in (values, sampled))
+            leads[name] = Lead(models[best], models[second], estimate(np.atleast_1d(ahead), drawn[:, None])[0])
+    return leads
 
 
 def _named(value: Float64, sampled: Float64) -> dict[str, Estimate]:

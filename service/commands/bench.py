@@ -12,8 +12,9 @@ from typing import Any
 
 from model_store.bundle import Bundle, current_version, open_bundle
 from model_store.errors import InvalidConfig
+from model_store.machine import hardware
 from service.bench import generations, memory, parts, scale, search, served, stages
-from service.bench.results import Result, hardware, table, write_json
+from service.bench.results import Result, table, write_json
 from service.bench.world import World, make_world
 from service.embedded import EmbeddedRedis
 from service.settings import Settings

@@ -44,7 +44,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, shop: DataSet) -> Run:
     run = make_run(tmp_path_factory.mktemp("runs") / "tiny", shop, CUTOFF)
-    run.save_json("evaluation", {"digest": run_digest(run), "tables": {"all": {}}})
+    tables = {"all": {}, "decile_1": {"slice": "popularity"}}
+    run.save_json("evaluation", {"digest": run_digest(run), "tables": tables, "roc": {}, "learning": {}})
     return run
 
 
@@ -73,7 +74,7 @@ def test_the_manifest_tells_where_the_bundle_comes_from(bundle: Bundle, shop: Da
     assert manifest.created == CREATED
     assert manifest.image_encoder == "untrained, for tests"
     assert manifest.blend.trend == 0.5
-    assert manifest.metrics["tables"] == {"all": {}}
+    assert manifest.metrics == {"digest": manifest.metrics["digest"], "tables": {"all": {}}}
     assert manifest.config["seed"] == 0
     assert set(manifest.parameters) == {"image_encoder", "fashion_dna", "style_lstm", "static"}
     assert 0 < manifest.parameters["style_lstm"] < 1_000_000

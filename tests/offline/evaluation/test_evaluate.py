@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,41 @@ def test_tables_divide_the_purchases(result: Result) -> None:
     assert size["first_time"] <= size["all"]
 
 
+def test_what_is_shown_first_agrees_with_an_independent_account(shop: DataSet, run: Run, result: Result) -> None:
+    """Popularity shows everybody the same: counted from the events, ties in expectation."""
+    week = shop.purchases(known_at=CUTOFF).between(CUTOFF - 7 * DAY, CUTOFF)
+    sales = np.bincount(week.article, minlength=len(shop.article_ids))  # all were in stock
+    above = np.array([(sales > one).sum() for one in sales])
+    tied = np.array([(sales == one).sum() for one in sales])
+    chance = np.clip((10 - above) / tied, 0, 1)
+    customers = result.contests[0].task.targets.customers
+    found = result.first_ten["popularity"]
+    assert found.coverage == pytest.approx(np.mean(1 - (1 - chance) ** customers))
+    before = np.bincount(shop.purchases(known_at=CUTOFF).article, minlength=len(sales)) + 1
+    assert found.novelty.value == pytest.approx((chance * -np.log2(before / before.sum())).sum() / 10)
+    assert found.novelty.low == pytest.approx(found.novelty.high)
+
+
+def test_slices_divide_the_purchases(result: Result) -> None:
+    sizes = {one.table.slice: 0 for one in result.tables}
+    for one in result.tables:
+        sizes[one.table.slice] += one.purchases if one.table.name != "history_some" else 0
+    whole = next(one.purchases for one in result.tables if one.table.name == "all")
+    assert sizes["history"] == sizes["age"] == sizes["popularity"] == whole
+
+
+def test_leads_are_paired(result: Result) -> None:
+    [one] = [one for one in result.tables if one.table.name == "all"]
+    pair = {one.leads["auc"].model, one.leads["auc"].next}
+    if pair == {"dynamic", "static"}:
+        assert abs(one.differences["dynamic", "static"]["auc"].value) == pytest.approx(one.leads["auc"].by.value)
+    best = max(figures["auc"].value for figures in one.models.values())
+    assert one.models[one.leads["auc"].model]["auc"].value == best
+    fewest = min(figures["cover_50"].value for figures in one.models.values())
+    assert one.models[one.leads["cover_50"].model]["cover_50"].value == fewest
+    assert one.leads["auc"].by.low <= one.leads["auc"].by.value <= one.leads["auc"].by.high
+
+
 def test_the_same_seed_gives_the_same_intervals(shop: DataSet, run: Run, result: Result) -> None:
     again = run_backtest(shop, run, Options(samples=200), Silent())
     other = run_backtest(shop, run, Options(samples=200, seed=1), Silent())
@@ -165,10 +201,14 @@ def test_the_command_writes_report_figure_and_the_runs_metrics(tmp_path: Path, s
     assert report["window"] == {"start": "2024-03-04T00:00:00Z", "until": "2024-03-13T12:00:01Z"}
     assert report["config"]["seed"] == 0
     assert report["tables"]["all"]["purchases"] == report["purchases"] > 0
-    text = (out / "report.md").read_text(encoding="utf-8")
-    assert "tiny (simulated)" in text
-    assert "| blended |" in text
-    assert str(tmp_path) not in text
+    assert {path.name for path in out.iterdir()} == {"report.html", "report.json", "report.md", "roc.png", "figures"}
+    assert {path.suffix for path in (out / "figures").iterdir()} == {".svg"}
+    text, page = ((out / name).read_text(encoding="utf-8") for name in ("report.md", "report.html"))
+    for written in (text, page):
+        assert "tiny (simulated)" in written
+        assert "blended" in written
+        assert str(tmp_path) not in written
+    assert all((out / name).is_file() for name in re.findall(r"\]\((figures/.+?)\)", text))
     with Image.open(out / "roc.png") as picture:
         assert min(picture.size) > 1_000
 
