@@ -109,8 +109,8 @@ class Manifest(BaseModel):
     blend: Blend = Blend()
     generation: GenerationSpec | None = None
     """The generating half; None where the bundle has none."""
-    popularity: bool = False
-    """Whether the last component of trained articles is what they sold (``model_store.popularity``)."""
+    newcomer_popularity: float | None = None
+    """Of Fashion DNA's last component, where that is what an article sold (``model_store.popularity``): a new one's."""
     image_encoder: str
     """Where the residual network came from, in words: a directory's name, or what the pipeline trained itself on."""
     parameters: dict[str, int] = {}
@@ -126,7 +126,7 @@ class Manifest(BaseModel):
     @property
     def told_by_records(self) -> slice:
         """The components of Fashion DNA that follow from an article's record: all but what it sold."""
-        return slice(POPULARITY if self.popularity else None)
+        return slice(None if self.newcomer_popularity is None else POPULARITY)
 
 
 class _Format(BaseModel):

@@ -45,21 +45,24 @@ def fit_blend(
     styles: NDArray[np.float32],
     purchases: Purchases,
     created_at: NDArray[np.int64],
+    until: int,
     lists: Sequence[NDArray[np.int64]] | None = None,
 ) -> BlendFit:
     """Fit on ``window`` with ``styles`` float32 (C, 128) of its customers.
 
-    ``purchases``: sales of all customers; ``created_at`` int64 (N): when each article was (Unix seconds, -1 unknown).
+    ``purchases``: sales of all customers, of which those count that were known at ``until`` (Unix seconds), as in the
+    evaluation by time; ``created_at`` int64 (N): when each article was made (Unix seconds, -1 unknown).
     ``lists`` (C): each customer's mixup list, positions among the candidates, empty where nothing was generated; the
     weight of generations is fitted on those who have one, after that of the trend.
     """
     window, styles = _at_most(window, styles, _MOST_CUSTOMERS)
-    sales = _TrendOf(RecentSales(purchases, len(created_at)), window.candidates, created_at[window.candidates])
+    sales = RecentSales(purchases, len(created_at))
+    trends = trend_score(sales.trend(until, window.candidates, created_at[window.candidates]))
     spread = float(np.std(styles @ dna[window.candidates].T, axis=1).mean())
     tried: Tried = []
     for multiple in _MULTIPLES:
         weight = multiple * spread
-        rank = ranks(window, dna, styles, _bonus(window, sales, weight) if weight else None)
+        rank = ranks(window, dna, styles, _bonus(trends, weight) if weight else None)
         tried.append((weight, auc(window, rank), discounted_gain(rank)))
     trend = _best(tried)
     tried_generated: Tried = []
@@ -68,7 +71,7 @@ def fit_blend(
         asked, own = _only(window, listed), [one for one in lists[: len(window.customers)] if len(one)]
         for multiple in _GENERATED_MULTIPLES:
             weight = multiple * spread
-            rank = ranks(asked, dna, styles[listed], _bonus(asked, sales, trend, own, weight))
+            rank = ranks(asked, dna, styles[listed], _bonus(trends, trend, own, weight))
             tried_generated.append((weight, auc(asked, rank), discounted_gain(rank)))
     return BlendFit(Blend(trend=trend, generated=_best(tried_generated)), tried, tried_generated)
 
@@ -79,29 +82,16 @@ def _best(tried: Tried) -> float:
     return max(allowed, key=lambda entry: (entry[2], -entry[0]))[0] if allowed else 0.0
 
 
-@dataclass(frozen=True)
-class _TrendOf:
-    """Sales as they count for ``candidates`` int64 (A), which were ``created_at`` int64 (A)."""
-
-    sales: RecentSales
-    candidates: NDArray[np.int64]
-    created_at: NDArray[np.int64]
-
-    def at(self, time: int) -> NDArray[np.float64]:
-        return self.sales.trend(time, self.candidates, self.created_at)
-
-
 def _bonus(
-    window: Window,
-    sales: _TrendOf,
+    trends: NDArray[np.float32],
     trend: float,
     lists: Sequence[NDArray[np.int64]] = (),
     generated: float = 0.0,
 ) -> Callable[[int, int], NDArray[np.float32]]:
+    """``trends`` float32 (A): trend scores of the candidates."""
+
     def rows(low: int, high: int) -> NDArray[np.float32]:
-        times, which = np.unique(window.times[low:high], return_inverse=True)
-        scores = np.stack([trend_score(sales.at(int(time))) for time in times])
-        bonus: NDArray[np.float32] = np.float32(trend) * scores[which]
+        bonus: NDArray[np.float32] = np.tile(np.float32(trend) * trends, (high - low, 1))
         for row, listed in zip(bonus, lists[low:high], strict=False):
             row[listed] += np.float32(generated) * rank_bonus(len(listed))
         return bonus

@@ -21,7 +21,8 @@ def train_blend(context: Context) -> None:
     index = customer_index(known.training, known.window.customers)
     styles = styles_at(trained_network(run), time_spec, dna, known.training, index, known.window.times)
     lists = _generated_lists(context)
-    fitted = fit_blend(known.window, dna, styles, known.all, context.data.created_at, lists)
+    created_at, until = context.data.created_at, context.split.validation_from
+    fitted = fit_blend(known.window, dna, styles, known.training, created_at, until, lists)
     alone, chosen = fitted.tried[0], next(entry for entry in fitted.tried if entry[0] == fitted.blend.trend)
     context.progress.say(
         f"blend: trend {fitted.blend.trend:.4g}; validation AUC {alone[1]:.4f} → {chosen[1]:.4f}, "

@@ -74,7 +74,7 @@ def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Pro
         article_spec=run.load_model("article_spec", ArticleSpec),
         time_spec=run.load_model("time_spec", TimeSpec),
         blend=run.load_model("blend", Blend),
-        popularity=run.load_model("config", Config).fashion_dna.popularity,
+        newcomer_popularity=_newcomer_popularity(run),
         generation=None if generating is None else generating.spec,
         image_encoder=run.existing("residual/source.txt").read_text(encoding="utf-8").strip(),
         parameters=_parameters(run, generating),
@@ -95,6 +95,11 @@ def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Pro
 def _parameters(run: Run, generating: GeneratingHalf | None) -> dict[str, int]:
     static = {"static": sum(array.size for array in run.load_arrays("static").values())}
     return static if generating is None else static | {"language_model": generating.spec.language_model.parameters}
+
+
+def _newcomer_popularity(run: Run) -> float | None:
+    popular = run.load_model("config", Config).fashion_dna.popularity
+    return float(run.load_json("popularity")["newcomer"]) if popular else None
 
 
 def _card(data: DataSet, split: Split, purchases: Purchases) -> DataSetCard:

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.dataset import Availability
 from model_store.popularity import POPULARITY, TRENDING_DAYS, popularity_component, with_newcomers
 from model_store.purchases import Purchases
 from offline.config import Config
@@ -62,21 +63,49 @@ class RecentSales:
         return with_newcomers(self.before(moment)[candidates], created_at >= moment - TRENDING_DAYS * DAY)
 
 
+class Popularity:
+    """The popularity component of N articles at any moment.
+
+    An article that was not in stock before the moment, and never sold, had no time to: it gets the mean of what is in
+    stock, as what enters the inventory does in Zalando 2017, §3.1.
+    """
+
+    def __init__(self, sales: RecentSales, availability: Availability, half_life: float):
+        self.sales, self.half_life, self._availability = sales, half_life, availability
+        self._enters = np.full(availability.articles, np.iinfo(np.int64).max)
+        np.minimum.at(self._enters, availability.article, availability.start)
+
+    def at(self, moment: int) -> Float32:
+        """Components at ``moment`` (Unix seconds), float32 (N)."""
+        return self.of(self.sales.decayed(moment, self.half_life), moment)
+
+    def of(self, decayed: Float64, moment: int) -> Float32:
+        """Components of ``decayed`` sales, float64 (N), as they stand at ``moment``."""
+        component = popularity_component(decayed)
+        component[(self._enters >= moment) & (decayed == 0)] = self.newcomer(component, moment)
+        return component
+
+    def newcomer(self, component: Float32, moment: int) -> float:
+        """What an article gets that enters at ``moment``: the mean ``component`` of what is in stock."""
+        in_stock = self._availability.in_stock_at(moment) & (self._enters < moment)
+        return float(component[in_stock].mean()) if in_stock.any() else 0.0
+
+
 class PopularityHistory:
-    """The popularity component of every article at any moment, as it was at the last of its weekly readings.
+    """``popularity`` at the last of its weekly readings before any moment, up to ``end``.
 
     A bundle reads it when it is made, so what is served is about as old. float32 (weeks, N) in memory.
     """
 
-    def __init__(self, sales: RecentSales, half_life: float, end: int):
+    def __init__(self, popularity: Popularity, end: int):
+        sales, half_life = popularity.sales, popularity.half_life
         self._start = sales.first
-        readings = max(end - self._start, 0) // _STEP + 1
         decayed = sales.decayed(self._start, half_life)
-        rows = [popularity_component(decayed)]
-        for reading in range(1, readings):
-            since, moment = (self._start + (reading - before) * _STEP for before in (1, 0))
-            decayed = decayed * 0.5 ** (_STEP / (half_life * DAY)) + sales.decayed(moment, half_life, since)
-            rows.append(popularity_component(decayed))
+        rows = [popularity.of(decayed, self._start)]
+        for moment in range(self._start + _STEP, end + 1, _STEP):
+            fresh = sales.decayed(moment, half_life, since=moment - _STEP)
+            decayed = decayed * 0.5 ** (_STEP / (half_life * DAY)) + fresh
+            rows.append(popularity.of(decayed, moment))
         self._rows = np.stack(rows)
 
     def of(self, article: NDArray[np.int64], time: NDArray[np.int64]) -> Float32:

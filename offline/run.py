@@ -9,7 +9,8 @@
     static                  ``style`` float32 (K, 128), ``bias`` float32 (K), ``shared`` float32 (128): the style of
                             whoever was not in training; ``static_customers.json``: the K ids
     popularity              ``validation``, ``cutoff`` float32 (N): the popularity component (``offline.popularity``) at
-                            the start of validation and at the cut-off; ``popularity.json``: its half-life
+                            the start of validation and at the cut-off; ``popularity.json``: its half-life,
+                            and what newcomers get
     style_lstm              weights
     base/                   the stand-in language model, or the name of another; ``adapter/``: LoRA's weights
     generation/             the generating half, just as a bundle holds it (``model_store.generation``), ``spec.json``

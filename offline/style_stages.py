@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from model_store.article_features import ArticleSpec
-from model_store.popularity import popularity_component
+from model_store.dataset import DataSet
 from model_store.purchases import Purchases
 from offline.article_tables import build_fashion_dna, encode_catalogue, encode_dna, fit_article_spec
 from offline.context import Context, weights
@@ -23,7 +23,7 @@ from offline.images import (
 from offline.models.residual import ResidualNetwork, save_residual_network
 from offline.models.style_lstm import StyleLstmNetwork
 from offline.negatives import NegativeSampler
-from offline.popularity import PopularityHistory, RecentSales, fit_half_life, scored_dna
+from offline.popularity import Popularity, PopularityHistory, RecentSales, fit_half_life, scored_dna
 from offline.run import Run
 from offline.style_lstm import StyleLstmStage, make_sequences, window_score
 from offline.training import Curve, derive, fit, seed_torch
@@ -117,13 +117,13 @@ def train_popularity(context: Context) -> None:
     sales = RecentSales(known.training, articles)
     fitted = fit_half_life(known.window, sales, split.validation_from)
     context.progress.say(f"popularity: sales halve in {fitted.days:g} days")
-    moments = {"validation": (sales, split.validation_from), "cutoff": (RecentSales(known.all, articles), split.cutoff)}
+    then = Popularity(sales, context.data.availability, fitted.days).at(split.validation_from)
+    now = Popularity(RecentSales(known.all, articles), context.data.availability, fitted.days)
+    component = now.at(split.cutoff)
     context.keeper.replace("popularity")
-    context.run.save_arrays(
-        "popularity",
-        {name: popularity_component(sold.decayed(moment, fitted.days)) for name, (sold, moment) in moments.items()},
-    )
-    context.run.save_json("popularity", {"half_life_days": fitted.days})
+    context.run.save_arrays("popularity", {"validation": then, "cutoff": component})
+    newcomer = now.newcomer(component, split.cutoff)
+    context.run.save_json("popularity", {"half_life_days": fitted.days, "newcomer": newcomer})
     context.keeper.commit("popularity", [{"half_life_days": days, "gain": gain} for days, gain in fitted.tried])
 
 
@@ -153,7 +153,7 @@ def train_style_lstm(context: Context) -> None:
             time_spec=time_spec,
             config=config,
             score=score,
-            popularity=_popularity_history(purchases, len(dna), half_life) if config_of_dna.popularity else None,
+            popularity=_popularity_history(context.data, purchases, half_life) if config_of_dna.popularity else None,
             name=name,
         )
         fitted = fit(
@@ -176,8 +176,9 @@ def train_style_lstm(context: Context) -> None:
     context.keeper.commit("style_lstm", curve)
 
 
-def _popularity_history(purchases: Purchases, articles: int, half_life: float) -> PopularityHistory:
-    return PopularityHistory(RecentSales(purchases, articles), half_life, int(purchases.timestamp.max()))
+def _popularity_history(data: DataSet, purchases: Purchases, half_life: float) -> PopularityHistory:
+    sales = RecentSales(purchases, len(data.article_ids))
+    return PopularityHistory(Popularity(sales, data.availability, half_life), int(purchases.timestamp.max()))
 
 
 def _cache_folder(context: Context, network: ResidualNetwork, spec: ArticleSpec) -> Path:

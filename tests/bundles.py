@@ -140,7 +140,7 @@ def sample_contents(
         article_spec=spec,
         time_spec=time_spec,
         blend=Blend(trend=0.5),
-        popularity=popularity,
+        newcomer_popularity=0.25 if popularity else None,
         image_encoder="untrained, for tests",
         config={"seed": seed},
     )

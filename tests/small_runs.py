@@ -11,7 +11,6 @@ from bundles import sample_networks
 from model_store.article_features import ArticleSpec, article_tags
 from model_store.bundle import Blend
 from model_store.dataset import DataSet, DataSetFile, write_data_set_file
-from model_store.popularity import popularity_component
 from model_store.tables import ARTICLES, AVAILABILITY, EVENTS, TableWriter
 from model_store.time_features import TimeSpec
 from offline.article_tables import build_fashion_dna
@@ -19,7 +18,7 @@ from offline.bundling import Networks, RawArticle, torch_dna
 from offline.config import Config
 from offline.hold_out import Protocol
 from offline.models.residual import save_residual_network
-from offline.popularity import RecentSales
+from offline.popularity import Popularity, RecentSales
 from offline.run import Run
 
 DAY = 86_400
@@ -100,9 +99,10 @@ def make_run(
     run.save_json("split", {**about, "validation_from": cutoff - 5 * DAY, "cutoff": cutoff})
     run.save_json("article_spec", spec)
     run.save_json("time_spec", time_spec)
-    sold = RecentSales(data.purchases(known_at=cutoff), len(raw)).decayed(cutoff, HALF_LIFE)
-    run.save_arrays("popularity", dict.fromkeys(("validation", "cutoff"), popularity_component(sold)))
-    run.save_json("popularity", {"half_life_days": HALF_LIFE})
+    sales = RecentSales(data.purchases(known_at=cutoff), len(raw))
+    component = Popularity(sales, data.availability, HALF_LIFE).at(cutoff)
+    run.save_arrays("popularity", dict.fromkeys(("validation", "cutoff"), component))
+    run.save_json("popularity", {"half_life_days": HALF_LIFE, "newcomer": 0.5})
     run.save_json("blend", Blend(trend=trend))
     save_residual_network(networks.residual, run.path("residual/config.json").parent)
     run.path("residual/source.txt").write_text("untrained, for tests\n", encoding="utf-8")

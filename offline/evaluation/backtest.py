@@ -24,7 +24,7 @@ from offline.evaluation.rankings import (
     STATIC,
     GeneratedRanking,
     PersonalRanking,
-    Popularity,
+    PopularityThen,
     StaticStyles,
     blended,
     popularity,
@@ -35,6 +35,7 @@ from offline.evaluation.task import POPULARITY_DAYS, Task, Window
 from offline.evaluation.window import choose_windows, make_task
 from offline.generating import GeneratingModel, sessions_before
 from offline.hold_out import BY_TIME, HeldOut, Protocol, training_data
+from offline.popularity import Popularity
 from offline.progress import Progress
 from offline.run import Run, Split
 from offline.style_lstm import styles_at, trained_network
@@ -127,7 +128,7 @@ def _tasks(data: DataSet, run: Run, options: Options) -> list[Task]:
 
 def _contest(task: Task, data: DataSet, run: Run, progress: Progress) -> Contest:
     generated = _generated_lists(task, data, run, progress)
-    rankings, static = _rankings(task, run, generated)
+    rankings, static = _rankings(task, data, run, generated)
     dna = run.load_arrays("article_dna")["dna"][task.candidates]
     ranks, first_ten = {}, {}
     for ranking in rankings:
@@ -166,7 +167,7 @@ def _generated_lists(task: Task, data: DataSet, run: Run, progress: Progress) ->
     return _Generated(model.lists(data, sessions, task.candidates, progress), model.parameters)
 
 
-def _rankings(task: Task, run: Run, generated: _Generated | None) -> tuple[list[Ranking], StaticStyles]:
+def _rankings(task: Task, data: DataSet, run: Run, generated: _Generated | None) -> tuple[list[Ranking], StaticStyles]:
     dna = run.load_arrays("article_dna")["dna"]
     network = trained_network(run)
     trained = run.load_arrays("static")
@@ -176,7 +177,7 @@ def _rankings(task: Task, run: Run, generated: _Generated | None) -> tuple[list[
     )
     candidates = np.ascontiguousarray(dna[task.candidates])
     weights = sum(weight.numel() for weight in network.parameters())
-    dynamic = PersonalRanking(DYNAMIC, weights, style, candidates, _popularity(task, run))
+    dynamic = PersonalRanking(DYNAMIC, weights, style, candidates, _popularity(task, data, run))
     blend, generating = run.load_model("blend", Blend), generated.parameters if generated else 0
     served = blended(dynamic, task, blend, generated.lists if generated else (), generating)
     rankings: list[Ranking] = [
@@ -190,10 +191,10 @@ def _rankings(task: Task, run: Run, generated: _Generated | None) -> tuple[list[
     return rankings, static
 
 
-def _popularity(task: Task, run: Run) -> Popularity | None:
+def _popularity(task: Task, data: DataSet, run: Run) -> PopularityThen | None:
     """By time, as the run's bundle holds it; where the ends of histories are ranked, as bundles of then would have."""
     if not run.load_model("config", Config).fashion_dna.popularity:
         return None
     cutoff = np.full(task.targets.customers, run.load_model("split", Split).cutoff)
-    half_life = run.load_json("popularity")["half_life_days"]
-    return Popularity(task, half_life, cutoff if task.protocol == BY_TIME else task.sales_until)
+    popularity = Popularity(task.recent, data.availability, run.load_json("popularity")["half_life_days"])
+    return PopularityThen(popularity, task.candidates, cutoff if task.protocol == BY_TIME else task.sales_until)

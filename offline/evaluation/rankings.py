@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
-from model_store.popularity import POPULARITY, TRENDING_DAYS, popularity_component, trend_score
+from model_store.popularity import POPULARITY, TRENDING_DAYS, trend_score
 from offline.evaluation.counting import CO_PURCHASE, MARKOV, OWN_HISTORY
 from offline.evaluation.ranks import Float32, Ranking
 from offline.evaluation.task import Task
+from offline.popularity import Popularity
 
 BY_SALES, STATIC, DYNAMIC, GENERATED, BLENDED = "popularity", "static", "dynamic", "generated", "blended"
 COMPARED = (
@@ -42,7 +43,7 @@ class PersonalRanking:
     """(K, 128)"""
     dna: Float32
     """(N, 128)"""
-    popularity: Popularity | None = None
+    popularity: PopularityThen | None = None
     """the last component of f; None where that is in ``dna``, or there is none"""
 
     def scores(self, customers: slice) -> Float32:
@@ -55,24 +56,20 @@ class PersonalRanking:
 
 
 @dataclass(frozen=True)
-class Popularity:
-    """What N candidates had sold when each customer's ranking is made, as a component of Fashion DNA.
+class PopularityThen:
+    """What N ``candidates`` had sold when each customer's ranking is made, as a component of Fashion DNA.
 
     ``read`` int64 (K): up to when sales were known that it is made of, as those of a bundle are.
     """
 
-    task: Task
-    half_life: float
+    popularity: Popularity
+    candidates: NDArray[np.int64]
     read: NDArray[np.int64]
 
     def rows(self, customers: slice) -> Float32:
         """float32 (B, N)"""
         moments, which = np.unique(self.read[customers], return_inverse=True)
-        components = [
-            popularity_component(self.task.recent.decayed(moment, self.half_life)[self.task.candidates])
-            for moment in moments.tolist()
-        ]
-        return np.stack(components)[which]
+        return np.stack([self.popularity.at(moment)[self.candidates] for moment in moments.tolist()])[which]
 
 
 @dataclass(frozen=True)

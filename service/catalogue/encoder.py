@@ -78,16 +78,16 @@ class CatalogueEncoder:
         refused: dict[int, InvalidRecord] = {}
         for start in range(0, len(unknown), BATCH):
             self._encode_batch(articles, unknown[start : start + BATCH], dna, refused)
-        if self._bundle.manifest.popularity:
-            self._recall_sales(articles, unknown, dna)
+        newcomer = self._bundle.manifest.newcomer_popularity
+        if newcomer is not None:
+            for index in unknown:
+                dna[index, POPULARITY] = self._sold(articles[index], newcomer)
         return Encoded(dna, refused)
 
-    def _recall_sales(self, articles: Sequence[StoredArticle], changed: Sequence[int], dna: Float32) -> None:
+    def _sold(self, stored: StoredArticle, newcomer: float) -> float:
         """What an article sold is no part of its record: one whose record changed since training keeps it."""
-        for index in changed:
-            row = self._row_of_id.get(articles[index].article.article_id)
-            if row is not None:
-                dna[index, POPULARITY] = self._dna[row, POPULARITY]
+        row = self._row_of_id.get(stored.article.article_id)
+        return newcomer if row is None else float(self._dna[row, POPULARITY])
 
     @property
     def encodes_titles(self) -> bool:

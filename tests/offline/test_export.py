@@ -144,7 +144,7 @@ def shifted_table(contents: Contents) -> Contents:
 def test_what_articles_sold_is_in_the_table_alone(tmp_path: Path, shop: DataSet) -> None:
     run = make_run(tmp_path / "run", shop, CUTOFF, popularity=True)
     bundle = export(run, shop, tmp_path / "store", "v1", created=CREATED, progress=Silent())
-    assert bundle.manifest.popularity
+    assert bundle.manifest.newcomer_popularity == 0.5
     ids, _, dna = load_articles(bundle)
     component = run.load_arrays("popularity")["cutoff"]
     assert dna[:, POPULARITY].tolist() == component.tolist()

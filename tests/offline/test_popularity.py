@@ -10,7 +10,7 @@ from tiny_shops import purchases_of
 
 from model_store.dataset import Availability
 from model_store.popularity import popularity_component
-from offline.popularity import PopularityHistory, RecentSales, fit_half_life
+from offline.popularity import Popularity, PopularityHistory, RecentSales, fit_half_life
 from offline.validation import make_window
 
 DAY = 86_400
@@ -70,11 +70,26 @@ def test_decayed_sales_agree_with_a_sum_by_hand_and_their_history_with_both(rows
         if time < moment:
             expected[article] += 0.5 ** ((moment - time) / DAY / half_life)
     np.testing.assert_allclose(sales.decayed(moment, half_life), expected, atol=1e-7)
-    history = PopularityHistory(sales, half_life, 200 * DAY)
+    history = PopularityHistory(Popularity(sales, Availability.always(5), half_life), 200 * DAY)
     reading = max(sales.first, min(sales.first + (moment - sales.first) // (7 * DAY) * 7 * DAY, 200 * DAY))
     reading = sales.first + (reading - sales.first) // (7 * DAY) * 7 * DAY
     of_then = popularity_component(sales.decayed(reading, half_life))
     np.testing.assert_allclose(history.of(np.arange(5), np.int64(moment)), of_then, atol=1e-5)
+
+
+def test_what_enters_the_inventory_gets_the_mean_of_what_is_in_stock() -> None:
+    """0 sells, 1 does not, 2 is gone, 3 enters at the moment, 4 entered a day ago, 5 sold before it entered."""
+    start = np.array([0, 0, 0, 20, 19, 20]) * DAY
+    end = np.array([99, 99, 20, 99, 99, 99]) * DAY
+    stock = Availability(np.arange(6, dtype=np.int32), start, end, 6)
+    sales = RecentSales(purchases_of([(0, 5, 5 * DAY, 0), (0, 2, 10 * DAY, 1), (0, 0, 13 * DAY, 2)]), 6)
+    popularity = Popularity(sales, stock, 7.0)
+    component = popularity.at(20 * DAY)
+    by_hand = popularity_component(np.array([0.5, 0.0, 0.5 ** (10 / 7), 0.0, 0.0, 0.5 ** (15 / 7)]))
+    mean = (by_hand[0] + by_hand[1] + by_hand[4]) / 3
+    np.testing.assert_allclose(component, [by_hand[0], 0.0, by_hand[2], mean, 0.0, by_hand[5]], rtol=1e-6)
+    assert popularity.newcomer(component, 20 * DAY) == pytest.approx(mean)
+    assert Popularity(RecentSales(purchases_of([], 0), 6), stock, 7.0).at(0).tolist() == [0.0] * 6
 
 
 @pytest.mark.parametrize(("fades", "expected"), [(True, {3.0}), (False, {56.0, 112.0})])

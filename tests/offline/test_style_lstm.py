@@ -14,7 +14,7 @@ from model_store.time_features import TimeSpec, encode_history
 from offline.config import StyleLstmConfig
 from offline.models.style_lstm import LOSSES, StyleLstmNetwork
 from offline.negatives import NegativeSampler
-from offline.popularity import PopularityHistory, RecentSales
+from offline.popularity import Popularity, PopularityHistory, RecentSales
 from offline.style_lstm import (
     StyleLstmStage,
     StyleLstmTraining,
@@ -55,7 +55,9 @@ def dna(popular: bool = False) -> np.ndarray:
 
 
 def stage(max_purchases: int = 100, loss: str = "rank", negatives: int = 4, popular: bool = False) -> StyleLstmStage:
-    history = PopularityHistory(RecentSales(PURCHASES, ARTICLES), 7.0, 10 * DAY)
+    history = PopularityHistory(
+        Popularity(RecentSales(PURCHASES, ARTICLES), Availability.always(ARTICLES), 7.0), 10 * DAY
+    )
     return StyleLstmStage(
         StyleLstmNetwork(SPEC.step_size, popularity=popular),
         dna(popular),

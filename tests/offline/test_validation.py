@@ -113,7 +113,7 @@ def test_the_blend_takes_the_trend_where_it_helps_and_only_there(popular: bool) 
     purchases = purchases_of([tuple(row) for row in rows.tolist()])
     window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
     order = [int(name[1:]) for name in window.customers]
-    fitted = fit_blend(window, dna, styles[order], purchases, np.full(40, -1))
+    fitted = fit_blend(window, dna, styles[order], purchases, np.full(40, -1), 20 * DAY)
     assert (fitted.blend.trend > 0) == popular
     chosen = next(entry for entry in fitted.tried if entry[0] == fitted.blend.trend)
     assert chosen[1] >= fitted.tried[0][1]  # AUC never falls below the style's alone
@@ -133,7 +133,7 @@ def test_the_blend_listens_to_generations_where_they_tell_and_only_there(telling
     ]
     if telling:
         lists = [np.append(target[row], one) if len(one) else one for row, one in enumerate(lists)]
-    fitted = fit_blend(window, dna, weak, purchases, np.full(40, -1), lists)
+    fitted = fit_blend(window, dna, weak, purchases, np.full(40, -1), 20 * DAY, lists)
     if telling:
         assert fitted.blend.generated > 0
         before, after = fitted.tried_generated[0], max(fitted.tried_generated, key=lambda entry: entry[2])
