@@ -13,6 +13,7 @@ from model_store.bundle import Blend
 from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig
 from model_store.time_features import TimeSpec
+from offline.evaluation.baselines import BaselineRanking, Baselines, baselines_of
 from offline.evaluation.counting import co_purchase, markov, own_history
 from offline.evaluation.held_out import make_held_out_task
 from offline.evaluation.measure import Contest, Counted, TableResult, measure, stock_tells_sales
@@ -53,6 +54,8 @@ class Result:
 
     contests: Sequence[Contest]
     """one for each window, in order of time"""
+    baselines: Baselines
+    """what other models were ranked by"""
     options: Options
     tables: Sequence[TableResult]
 
@@ -84,12 +87,21 @@ class Result:
 
 def run_backtest(data: DataSet, run: Run, options: Options, progress: Progress) -> Result:
     """Evaluate a trained run. Raises InvalidConfig, InvalidData or TrainingError in one line."""
-    contests = [_contest(task, data, run, progress) for task in _tasks(data, run, options)]
-    return Result(contests, options, measure(contests, options.samples, options.seed, progress))
+    chosen = tasks(data, run, options)
+    others = baselines_of(run, chosen)
+    for line in others.left_out:
+        progress.say(line)
+    contests = [
+        _contest(task, data, run, rankings, progress) for task, rankings in zip(chosen, others.rankings, strict=True)
+    ]
+    return Result(contests, others, options, measure(contests, options.samples, options.seed, progress))
 
 
-def _tasks(data: DataSet, run: Run, options: Options) -> list[Task]:
-    """The tasks of the protocol that the run was trained for: one for each window."""
+def tasks(data: DataSet, run: Run, options: Options) -> list[Task]:
+    """The tasks of the protocol that the run was trained for: one for each window.
+
+    Raises InvalidConfig where the data are not the run's, or where the windows are none.
+    """
     split = run.load_model("split", Split)
     held = HeldOut.of(data, split.hold_out)
     trained_on = data if held is None else held.left_out_of(data)
@@ -107,9 +119,10 @@ def _tasks(data: DataSet, run: Run, options: Options) -> list[Task]:
     return [make_held_out_task(data, held, trained_on.purchases())]
 
 
-def _contest(task: Task, data: DataSet, run: Run, progress: Progress) -> Contest:
+def _contest(task: Task, data: DataSet, run: Run, others: Sequence[BaselineRanking], progress: Progress) -> Contest:
     generated = _generated_lists(task, data, run, progress)
     rankings, static = _rankings(task, run, generated)
+    rankings = [*rankings[:-1], *others, rankings[-1]]  # what is served stands last
     ranks = {}
     for ranking in rankings:
         with progress.bar(f"ranking: {ranking.name}", task.targets.customers) as bar:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from model_store.dataset import DataSet
+from offline.baselines.results import Results
 from offline.config import Config
 from offline.evaluation.backtest import Result
 from offline.evaluation.measure import Contest, TableResult
@@ -47,6 +49,8 @@ def as_json(result: Result, data: DataSet, run: Run) -> dict[str, Any]:
         "purchases": result.total(lambda task: len(task.targets.candidate)),
         "stock_tells_sales": result.stock_tells_sales,
         "headline": headline(result).table.name,
+        "baselines": [_baseline_json(one) for one in result.baselines.results],
+        "baselines_left_out": list(result.baselines.left_out),
         "parameters": dict(result.contests[0].parameters),
         "tables": {one.table.name: _table_json(one) for one in result.tables},
     }
@@ -69,6 +73,10 @@ def _window_json(contest: Contest) -> dict[str, Any]:
         "new_candidates_bought": task.new_candidates_bought,
         "stock_tells_sales": task.stock_tells_sales,
     }
+
+
+def _baseline_json(one: Results) -> dict[str, Any]:
+    return {**asdict(one.recipe), "settings": dict(one.settings), "epochs": one.epochs, "seconds": one.seconds}
 
 
 def _date(time: int) -> str:
@@ -134,6 +142,8 @@ def _facts(result: Result, data: DataSet, run: Run) -> str:
         ("customers", _customers(result)),
         ("purchases", _purchases(result)),
         ("candidates", _candidates(result)),
+        *(("baseline", _baseline(one)) for one in result.baselines.results),
+        *(("baseline", line) for line in result.baselines.left_out),
         ("seeds", f"training {config.seed}, bootstrap {result.options.seed} ({result.options.samples:,} resamples)"),
     ]
     return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
@@ -142,6 +152,14 @@ def _facts(result: Result, data: DataSet, run: Run) -> str:
 def _pooled(result: Result) -> str:
     count = len(result.contests)
     return f", {count} of {result.options.days or WEEK} days each, pooled" if count > 1 else ""
+
+
+def _baseline(one: Results) -> str:
+    recipe, settings = one.recipe, ", ".join(f"{name} {value:g}" for name, value in one.settings.items())
+    return (
+        f"{recipe.model} ({recipe.library}): {settings}, {one.epochs} epochs, best of {len(one.tried)} settings; "
+        f"{one.seconds:.0f} s of a budget of {recipe.budget:g} minutes, seed {recipe.seed}"
+    )
 
 
 def _customers(result: Result) -> str:
