@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from model_store.errors import InvalidConfig
 from offline.baselines.questions import About, Int64
 from offline.folders import written_aside
 
@@ -105,18 +106,26 @@ def write(results: Results, article: Int64, answers: Sequence[Answer], out: Path
 
 
 def read(folder: Path) -> Results | None:
-    """What ``write`` wrote, but for the scores; None where there is none, or of another version."""
+    """What ``write`` wrote, but for the scores; None where there is none, or of another version.
+
+    Raises InvalidConfig where it is damaged.
+    """
+    path = folder / "results.json"
     try:
-        plain: dict[str, Any] = json.loads((folder / "results.json").read_bytes())
+        plain = json.loads(path.read_bytes())
+        return _results(plain) if plain["format"] == FORMAT else None
     except FileNotFoundError:
         return None
-    if plain.get("format") != FORMAT:
-        return None
-    trials = [
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidConfig(f"{path} is damaged ({error}): remove it; 'make baselines' makes it anew") from None
+
+
+def _results(plain: dict[str, Any]) -> Results:
+    tried = [
         Trial(one["settings"], [Epoch(**epoch) for epoch in one["epochs"]], one["seconds"]) for one in plain["tried"]
     ]
-    known = {"recipe": Recipe(**plain["recipe"]), "about": About(**plain["about"]), "tried": trials}
-    return Results(**{**plain, **known, "tests": [AnsweredTest(**test) for test in plain["tests"]]})
+    parts = {"recipe": Recipe(**plain["recipe"]), "about": About(**plain["about"]), "tried": tried}
+    return Results(**{**plain, **parts, "tests": [AnsweredTest(**test) for test in plain["tests"]]})
 
 
 def known_articles(folder: Path) -> Int64:

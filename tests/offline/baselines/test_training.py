@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from offline.baselines.training import main, train_all
 from offline.baselines.tuning import Maker, Settings
 from offline.progress import Silent
 
+ROOT = Path(__file__).parents[3]
 MODELS = ["GRU4Rec", "CORE"]
 
 
@@ -132,3 +136,21 @@ def test_what_cannot_be_trained_is_told_in_one_line(
 def test_without_questions_nothing_is_trained(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="holds no questions: 'make baselines' writes them first"):
         train(tmp_path, Makers())
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:100], lambda text: text.replace('"seed"', '"sead"')])
+def test_damaged_results_are_told_in_one_line(folder: Path, damage: Callable[[str], str]) -> None:
+    train(folder, Makers())
+    path = folder / "CORE" / "results.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(InvalidConfig, match=r"CORE/results.json is damaged .*: remove it; 'make baselines' makes"):
+        results.read(folder / "CORE")
+
+
+def test_the_process_needs_numpy_and_a_progress_bar_alone() -> None:
+    """Its environment is RecBole's: what else we use is not there, or in another version."""
+    lines = "import sys, offline.baselines.training; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    found = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True)
+    ours = {"torch", "pydantic", "pyarrow", "orjson", "scipy", "safetensors", "onnxruntime", "service", "recbole"}
+    assert {"numpy", "tqdm"} <= set(found.stdout.split())
+    assert not ours & set(found.stdout.split())
