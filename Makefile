@@ -12,21 +12,32 @@ DEV_STAMP := $(STAMP)-dev
 # vLLM's CPU build, which needs other versions than ours of what both use; 2 GB, for tests alone.
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
+# RecBole, which needs other versions, too; 1 GB with PyTorch's CPU build.
+BASELINES := .venv-baselines
+BASELINES_STAMP := $(BASELINES)/.installed
 SHOP := var/data/shop
 # Sizes of the sample shop, as `modiste shop --help` lists them.
 SHOP_OPTIONS ?=
 # What `make loadtest` asks, and how: options of loadtests/locustfile.py.
 LOADTEST_HOST ?= http://127.0.0.1:$(or $(MODISTE_PORT),8000)
 LOADTEST ?=
+# What `make baselines` works on: a data set and the run that was trained on it, minutes for each model, which models (all),
+# seed, and the window as `modiste evaluate` takes it (say WINDOW="--windows 4 --window-days 7").
+DATA ?= $(SHOP)
+RUN ?= var/runs/$(notdir $(abspath $(DATA)))
+BUDGET ?= 10
+MODELS ?=
+SEED ?= 0
+WINDOW ?=
 STORE := $(or $(MODISTE_STORE),model_store/bundles)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve preflight test test-slow test-faults test-vllm check lock audit loadtest bench clean
+.PHONY: help serve preflight baselines test test-slow test-faults test-vllm test-baselines check lock audit loadtest bench clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
 # A kill between two steps, or inside one, costs at most that step: each leaves its whole result or none.
 serve: preflight $(STORE)/CURRENT ## sample shop, training, evaluation, export, embedded Redis, service on http://127.0.0.1:8000
@@ -47,6 +58,11 @@ $(STORE)/CURRENT: $(SHOP)/data_set.json offline/configs/default.toml | $(STAMP)
 	@$(BIN)/modiste export --data $(SHOP) --store $(STORE)
 endif
 
+# Each model's results appear whole; after Ctrl-C those that are not done go on.
+baselines: $(STAMP) $(BASELINES_STAMP) ## RecBole's sequence models for a trained run: make baselines DATA=… RUN=… BUDGET=minutes MODELS=…
+	@$(BIN)/python -m offline.baselines.asking --data $(DATA) --run $(RUN) $(WINDOW)
+	@$(BASELINES)/bin/python -m offline.baselines.training $(RUN)/baselines --budget $(BUDGET) --models "$(MODELS)" --seed $(SEED)
+
 # Files of tests, two at a time: most of them keep one core busy.
 PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile
 
@@ -54,13 +70,16 @@ test: $(DEV_STAMP) ## the whole default test suite
 	@$(PYTEST)
 
 test-slow: $(DEV_STAMP) ## what takes minutes: a fresh environment, the whole quick start, trainings at full size, all faults
-	@$(PYTEST) --no-loadscope-reorder -m "(slow or faults) and not vllm"
+	@$(PYTEST) --no-loadscope-reorder -m "(slow or faults) and not vllm and not baselines"
 
 test-faults: $(DEV_STAMP) ## many writers at once; workers and Redis killed under load; a catalogue that changes all the time
 	@$(PYTEST) -m faults tests/faults
 
 test-vllm: $(DEV_STAMP) $(VLLM_STAMP) ## the text generators against a real vLLM on the CPU, in an environment of its own
 	@$(BIN)/pytest -q -m vllm tests/vllm tests/service/generation
+
+test-baselines: $(DEV_STAMP) $(BASELINES_STAMP) ## all of RecBole's models on a shop with a known answer, in an environment of its own
+	@$(BIN)/pytest -q -m baselines tests/baselines
 
 check: $(DEV_STAMP) ## format, lint, strict types, walls between the rooms
 	@$(BIN)/ruff format --check .
@@ -82,7 +101,7 @@ bench: $(STAMP) ## measure speed and memory; writes var/bench.json
 	@$(BIN)/modiste bench --out var/bench.json
 
 clean: ## remove the environment and all that was generated, but for var/ and bundles
-	rm -rf $(VENV) $(VLLM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) $(BASELINES) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # The environment, from pip alone, out of lists that name every package with its version and hashes: nothing else is
 # looked for, and nothing else is taken. Modules are compiled when they are first imported: to compile all of them takes as
@@ -91,13 +110,14 @@ unexport PYTHONDONTWRITEBYTECODE
 QUIETLY := -qq --disable-pip-version-check --no-input --no-deps
 requirements = --require-hashes $(patsubst %,-r requirements/%.txt,$(1))
 SERVING := service $(EXTRAS) offline loadtests
+torch = $(if $(filter gpu,$(EXTRAS)),,$(1)/bin/python -m pip install $(QUIETLY) --no-compile $(call requirements,torch-cpu) 2>/dev/null || )\
+	$(1)/bin/python -m pip install $(QUIETLY) --no-compile $(call requirements,torch)
 define install
 	@$(PYTHON) -c 'import sys; assert sys.version_info[:2] >= (3, 11)' || { echo "make: $(PYTHON) is missing or older than 3.11; name another with PYTHON=…" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing packages into $(VENV) …"
 	@$(BIN)/python -m pip install $(QUIETLY) --no-compile $(call requirements,$(1))
-	@$(if $(filter gpu,$(EXTRAS)),,$(BIN)/python -m pip install $(QUIETLY) --no-compile $(call requirements,torch-cpu) 2>/dev/null || )\
-		$(BIN)/python -m pip install $(QUIETLY) --no-compile $(call requirements,torch)
+	@$(call torch,$(VENV))
 	@$(BIN)/python -m pip install $(QUIETLY) --no-compile --no-build-isolation -e .
 endef
 
@@ -113,4 +133,11 @@ $(VLLM_STAMP): requirements/vllm.txt requirements/torch-cpu.txt
 	@test -x $(VLLM)/bin/pip || $(PYTHON) -m venv --clear $(VLLM)
 	@echo "Installing vLLM into $(VLLM) …"
 	@$(VLLM)/bin/python -m pip install $(QUIETLY) $(call requirements,vllm torch-cpu)
+	@touch $@
+
+$(BASELINES_STAMP): requirements/baselines.txt requirements/torch.txt requirements/torch-cpu.txt
+	@test -x $(BASELINES)/bin/pip || $(PYTHON) -m venv --clear $(BASELINES)
+	@echo "Installing RecBole into $(BASELINES) …"
+	@$(BASELINES)/bin/python -m pip install $(QUIETLY) --no-compile $(call requirements,baselines)
+	@$(call torch,$(BASELINES))
 	@touch $@

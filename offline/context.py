@@ -50,6 +50,25 @@ class Known:
     window: Window
 
 
+def known_purchases(data: DataSet, split: Split, config: Config) -> Known:
+    """What ``data`` tells before and in the validation window. Raises TrainingError where one is empty."""
+    training, everything = data.purchases(split.validation_from), data.purchases(split.cutoff)
+    if not len(training):
+        raise TrainingError(
+            "there is no purchase before the validation window: lower split.validation_days or split.test_days"
+        )
+    window = make_window(
+        everything,
+        data.availability,
+        split.validation_from,
+        split.cutoff,
+        name="validation",
+        most=config.style_lstm.validation_customers,
+        rng=derive(config.seed, "window"),
+    )
+    return Known(training, everything, window)
+
+
 @dataclass
 class Context:
     """One training: its data, its run, its configuration, and the processes that share it."""
@@ -73,22 +92,7 @@ class Context:
     @cached_property
     def known(self) -> Known:
         """Purchases, and the validation window. Raises TrainingError where one is empty."""
-        data, split, config = self.data, self.split, self.config
-        training, everything = data.purchases(split.validation_from), data.purchases(split.cutoff)
-        if not len(training):
-            raise TrainingError(
-                "there is no purchase before the validation window: lower split.validation_days or split.test_days"
-            )
-        window = make_window(
-            everything,
-            data.availability,
-            split.validation_from,
-            split.cutoff,
-            name="validation",
-            most=config.style_lstm.validation_customers,
-            rng=derive(config.seed, "window"),
-        )
-        return Known(training, everything, window)
+        return known_purchases(self.data, self.split, self.config)
 
     @cached_property
     def time_spec(self) -> TimeSpec:

@@ -14,16 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from requirements.lock import FOLDER, listed
+from requirements.lock import ALONE, FOLDER, listed
 
 PIP_AUDIT = str(Path(sys.executable).with_name("pip-audit"))
-ALONE = "vllm"  # an environment of its own, whose versions differ
 
 
 def main() -> None:
     """Audit, and say what was found."""
-    together = {pin for path in FOLDER.glob("*.txt") if path.stem != ALONE for pin in listed(path)}
-    sets = [sorted(together), listed(FOLDER / f"{ALONE}.txt")]
+    together = {pin for path in FOLDER.glob("*.txt") if path.stem not in ALONE for pin in listed(path)}
+    sets = [sorted(together), *(listed(FOLDER / f"{name}.txt") for name in ALONE)]
     reason = unknown(_audit(sets[0][:1]))  # one, since an index without such data is asked for each
     if reason is not None:
         print(f"audit: vulnerabilities cannot be asked for here, so nothing was audited ({reason})")

@@ -36,6 +36,8 @@ LISTS: dict[str, tuple[Collection[str], Collection[str], str]] = {
 }
 """Name of a list → extras of pyproject.toml, the lists whose packages it leaves out, and what it is for."""
 
+ALONE = ("vllm", "baselines")
+"""Lists of environments of their own, whose versions are set by hand."""
 TORCH = re.compile(r"torch|(cuda|nvidia)-.*|triton")
 TORCH_PURPOSE = "PyTorch as the index has it, on Linux with CUDA; torch-cpu.txt names a build without."
 PYTHON = re.compile(r"py3|py3\d|py31[0-2]|cp31[12]")
@@ -56,7 +58,8 @@ def main() -> None:
         for name, (_, less, purpose) in LISTS.items():
             left_out = {package for other in less for package in found[other]}
             _write(name, purpose, {package: text for package, text in found[name].items() if package not in left_out})
-        _write_vllm(folder)
+        for name in ALONE:
+            _write_alone(folder, name)
 
 
 def listed(path: Path) -> list[str]:
@@ -131,9 +134,9 @@ def _write(name: str, purpose: str, entries: Mapping[str, str]) -> None:
     (FOLDER / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _write_vllm(folder: Path) -> None:
-    """The list of vLLM's environment names its packages itself; only their hashes are looked up."""
-    path, lock, names = FOLDER / "vllm.txt", folder / "pylock.toml", folder / "vllm.in"
+def _write_alone(folder: Path, name: str) -> None:
+    """The list of an environment of its own names its packages itself; only their hashes are looked up."""
+    path, lock, names = FOLDER / f"{name}.txt", folder / "pylock.toml", folder / f"{name}.in"
     heading = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     names.write_text("\n".join(listed(path)) + "\n")
     lock.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -28,13 +29,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="data set that the run was trained on")
     parser.add_argument("--run", type=Path, metavar="DIR", help="trained run (default: var/runs/<data folder's name>)")
     parser.add_argument("--report", type=Path, required=True, metavar="DIR", help="folder to write the report into")
+    add_window(parser)
+    parser.add_argument("--bootstrap", type=int, default=1_000, metavar="N", help="resamples (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the bootstrap (default: 0)")
+
+
+def add_window(parser: argparse.ArgumentParser) -> None:
+    """Options that say what is asked for."""
     parser.add_argument("--until", metavar="DATE", help="end of the window, exclusive (default: end of the data)")
     parser.add_argument(
         "--window-days", type=int, metavar="N", help="length of a window (default: from the cut-off; of several: 7)"
     )
     parser.add_argument("--windows", type=int, default=1, metavar="K", help="pool K windows, end to end (default: 1)")
-    parser.add_argument("--bootstrap", type=int, default=1_000, metavar="N", help="resamples (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the bootstrap (default: 0)")
 
 
 def main(options: argparse.Namespace) -> None:
@@ -69,14 +75,23 @@ def _write(folder: Path, report: dict[str, Any]) -> None:
 
 
 def _options(options: argparse.Namespace) -> Options:
-    counts = {"--window-days": options.window_days, "--windows": options.windows, "--bootstrap": options.bootstrap}
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise InvalidConfig(f"{name}: must be 1 or more, not {value}")
+    _at_least_one("--bootstrap", options.bootstrap)
     if options.seed < 0:
         raise InvalidConfig(f"--seed: must be 0 or more, not {options.seed}")
+    return replace(window_options(options), samples=options.bootstrap, seed=options.seed)
+
+
+def window_options(options: argparse.Namespace) -> Options:
+    """What ``add_window`` asked. Raises InvalidConfig where a number or the date is none."""
+    _at_least_one("--window-days", options.window_days)
+    _at_least_one("--windows", options.windows)
     try:
         until = None if options.until is None else parse_timestamp(options.until)
     except ValueError as error:
         raise InvalidConfig(f"--until: {error}") from None
-    return Options(until, options.window_days, options.windows, options.bootstrap, options.seed)
+    return Options(until, options.window_days, options.windows)
+
+
+def _at_least_one(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise InvalidConfig(f"{name}: must be 1 or more, not {value}")

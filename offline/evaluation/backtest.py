@@ -14,6 +14,7 @@ from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig
 from model_store.time_features import TimeSpec
 from offline.config import Config
+from offline.evaluation.baselines import BaselineRanking, Baselines, baselines_of
 from offline.evaluation.calibration import Calibration, calibrations
 from offline.evaluation.counting import co_purchase, markov, own_history
 from offline.evaluation.first_ten import FirstTenFigures, FirstTenWatcher
@@ -60,6 +61,8 @@ class Result:
 
     contests: Sequence[Contest]
     """one for each window, in order of time"""
+    baselines: Baselines
+    """what other models were ranked by"""
     options: Options
     tables: Sequence[TableResult]
     first_ten: Mapping[str, FirstTenFigures]
@@ -95,20 +98,29 @@ class Result:
 
 def run_backtest(data: DataSet, run: Run, options: Options, progress: Progress) -> Result:
     """Evaluate a trained run. Raises InvalidConfig, InvalidData or TrainingError in one line."""
-    trained_on = training_data(data, run.load_model("split", Split).hold_out)
-    contests = [_contest(task, data, run, progress) for task in _tasks(data, run, options)]
-    samples, seed = options.samples, options.seed
+    chosen = tasks(data, run, options)
+    others = baselines_of(run, chosen)
+    for line in others.left_out:
+        progress.say(line)
+    contests = [
+        _contest(task, data, run, rankings, progress) for task, rankings in zip(chosen, others.rankings, strict=True)
+    ]
+    trained_on, samples, seed = training_data(data, chosen[0].protocol), options.samples, options.seed
     return Result(
         contests,
+        others,
         options,
         measure(contests, samples, seed, progress),
         measure_shown(contests, samples, seed),
-        calibrations(data, trained_on, run, [contest.task for contest in contests], samples, seed),
+        calibrations(data, trained_on, run, chosen, samples, seed),
     )
 
 
-def _tasks(data: DataSet, run: Run, options: Options) -> list[Task]:
-    """The tasks of the protocol that the run was trained for: one for each window."""
+def tasks(data: DataSet, run: Run, options: Options) -> list[Task]:
+    """The tasks of the protocol that the run was trained for: one for each window.
+
+    Raises InvalidConfig where the data are not the run's, or where the windows are none.
+    """
     split = run.load_model("split", Split)
     held = HeldOut.of(data, split.hold_out)
     trained_on = data if held is None else held.left_out_of(data)
@@ -126,9 +138,10 @@ def _tasks(data: DataSet, run: Run, options: Options) -> list[Task]:
     return [make_held_out_task(data, held, trained_on.purchases())]
 
 
-def _contest(task: Task, data: DataSet, run: Run, progress: Progress) -> Contest:
+def _contest(task: Task, data: DataSet, run: Run, others: Sequence[BaselineRanking], progress: Progress) -> Contest:
     generated = _generated_lists(task, data, run, progress)
     rankings, static = _rankings(task, data, run, generated)
+    rankings = [*rankings[:-1], *others, rankings[-1]]  # what is served stands last
     dna = run.load_arrays("article_dna")["dna"][task.candidates]
     ranks, first_ten = {}, {}
     for ranking in rankings:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
 from model_store.popularity import POPULARITY, TRENDING_DAYS, trend_score
+from offline.baselines import MODELS
 from offline.evaluation.counting import CO_PURCHASE, MARKOV, OWN_HISTORY
 from offline.evaluation.ranks import Float32, Ranking
 from offline.evaluation.task import Task
@@ -29,6 +30,7 @@ COMPARED = (
     (BLENDED, OWN_HISTORY),
     (BLENDED, CO_PURCHASE),
     (BLENDED, MARKOV),
+    *((BLENDED, model) for model in MODELS),
 )
 """Which differences are reported, where both were ranked."""
 

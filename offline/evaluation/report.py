@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from model_store.dataset import DataSet
 from model_store.machine import hardware, versions
+from offline.baselines.results import Results
 from offline.config import Config
 from offline.evaluation.backtest import Result
 from offline.evaluation.calibration import Calibration
@@ -51,6 +53,8 @@ def as_json(result: Result, data: DataSet, run: Run, seconds: float) -> dict[str
         "purchases": result.total(lambda task: len(task.targets.candidate)),
         "stock_tells_sales": result.stock_tells_sales,
         "headline": chief.table.name,
+        "baselines": [_baseline_json(one) for one in result.baselines.results],
+        "baselines_left_out": list(result.baselines.left_out),
         "parameters": dict(result.contests[0].parameters),
         "tables": {one.table.name: _table_json(one) for one in result.tables},
         "roc": _roc_json(chief),
@@ -80,6 +84,10 @@ def _window_json(contest: Contest) -> dict[str, Any]:
         "new_candidates_bought": task.new_candidates_bought,
         "stock_tells_sales": task.stock_tells_sales,
     }
+
+
+def _baseline_json(one: Results) -> dict[str, Any]:
+    return {**asdict(one.recipe), "settings": dict(one.settings), "epochs": one.epochs, "seconds": one.seconds}
 
 
 def _date(time: int) -> str:

@@ -37,6 +37,10 @@ _RULES = """- **own history**: what the customer bought, the latest first. **co-
   the cosine of two articles' customers. **Markov-1**: the mean over the latest order of how often an article was in the
   order right after one with that article. All three count what is known when the ranking is made; what they know
   nothing of ties behind the rest.
+- **GRU4Rec, SASRec, BERT4Rec, NextItNet, CORE**, where the run's folder has their answers to these very questions
+  (`make baselines`): RecBole's networks, losses and augmentation on the latest 50 purchases of a history, softmax over
+  the articles of training. Tuned on the run's validation window, then trained anew on all before the cut-off, for as
+  many epochs. What training never saw ties behind the rest; who has no known purchase gets what sold most often.
 - **generated** (Amazon 2024, §4.4), where the run has a language model: what it writes, as served (8 bits,
   temperature 0), for the session right before the customer's first purchase of what is ranked, without clicks on what
   the customer goes on to buy (§5.1), retrieved with mixup; what is not among the first 200 ties behind them, and who

@@ -68,6 +68,8 @@ def test_make_help_lists_every_target() -> None:
         "test-slow",
         "test-faults",
         "test-vllm",
+        "test-baselines",
+        "baselines",
         "check",
         "lock",
         "audit",

@@ -56,10 +56,10 @@ def test_every_requirement_is_listed_within_its_bounds() -> None:
 
 
 def test_no_package_has_two_versions() -> None:
-    """But in vLLM's environment, which is its own; and PyTorch's CPU build is of the same version."""
+    """But in environments of their own; and PyTorch's CPU build is of the same version."""
     found: dict[str, set[str]] = {}
     for path in LISTS:
-        if path.stem != "vllm":
+        if path.stem not in lock.ALONE:
             for name, version in pins(path.stem).items():
                 found.setdefault(name, set()).add(version.partition("+")[0])
     assert [name for name, versions in found.items() if len(versions) > 1] == []
@@ -80,6 +80,7 @@ def test_make_takes_nothing_that_is_not_listed(extras: str) -> None:
         f"EXTRAS={extras}",
         f".venv/.installed-{extras}-dev",
         ".venv-vllm/.installed",
+        ".venv-baselines/.installed",
     ]
     plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     installs = [line for line in plan.splitlines() if "pip install" in line]
@@ -88,7 +89,18 @@ def test_make_takes_nothing_that_is_not_listed(extras: str) -> None:
         line for line in installs if "--require-hashes" not in line and not line.endswith("--no-build-isolation -e .")
     ] == []
     used = set(re.findall(r"-r requirements/(\S+)\.txt", plan))
-    assert used == {"service", extras, "offline", "loadtests", "tracing", "dev", "torch", "torch-cpu", "vllm"}
+    assert used == {
+        "service",
+        extras,
+        "offline",
+        "loadtests",
+        "tracing",
+        "dev",
+        "torch",
+        "torch-cpu",
+        "vllm",
+        "baselines",
+    }
 
 
 def test_no_file_names_a_package_index() -> None:

@@ -127,8 +127,18 @@ def _asked(report: Json) -> Section:
         ("customers", plain(_customers(report))),
         ("purchases", plain(_purchases(report))),
         ("candidates", plain(_candidates(report))),
+        *(("baseline", plain(_baseline(one))) for one in report["baselines"]),
+        *(("baseline left out", plain(line)) for line in report["baselines_left_out"]),
     ]
     return Section("What was asked", [Facts(rows)])
+
+
+def _baseline(one: Json) -> str:
+    settings = ", ".join(f"{name} {value:g}" for name, value in one["settings"].items())
+    return (
+        f"{one['model']} ({one['library']}): {settings}, {one['epochs']} epochs, best of {len(one['grid'])} settings; "
+        f"{one['seconds']:.0f} s of a budget of {one['budget']:g} minutes, seed {one['seed']}"
+    )
 
 
 def _time(text: str) -> str:
