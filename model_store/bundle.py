@@ -73,13 +73,15 @@ class Blend(BaseModel):
     """Weights of the blended ranking, fitted on validation data.
 
     score = f·d + trend · log(1 + recent sales) + generated · log₂((K + 1) / rank in the mixup list) / log₂(K + 1),
-    the last for the first K = ``MIXUP_LENGTH`` of that list, where there is one.
+    the last for the first K = ``MIXUP_LENGTH`` of that list, where there is one. ``cold_by_style``: customers without
+    purchases are ranked by this, too, with d of the empty history; else what sold lately comes first for them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trend: Annotated[float, Field(ge=0)] = 0.0
     generated: Annotated[float, Field(ge=0)] = 0.0
+    cold_by_style: bool = False
 
 
 class DataSetCard(BaseModel):

@@ -25,6 +25,7 @@ from offline.validation import Window, auc, discounted_gain, ranks
 _MULTIPLES = (0.0, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0, 3.0)
 _GENERATED_MULTIPLES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0)
 _MOST_CUSTOMERS = 3_000
+_COLD_PURCHASES = 30  # fewer say nothing
 
 
 Tried = list[tuple[float, float, float]]
@@ -37,6 +38,8 @@ class BlendFit:
     blend: Blend
     tried: Tried
     tried_generated: Tried
+    cold: tuple[float, float] | None
+    """discounted gain of customers without purchases: with what trends first, and by style; None where they are few"""
 
 
 def fit_blend(
@@ -46,12 +49,14 @@ def fit_blend(
     purchases: Purchases,
     created_at: NDArray[np.int64],
     until: int,
+    cold: NDArray[np.bool_],
     lists: Sequence[NDArray[np.int64]] | None = None,
 ) -> BlendFit:
     """Fit on ``window`` with ``styles`` float32 (C, 128) of its customers.
 
     ``purchases``: sales of all customers, of which those count that were known at ``until`` (Unix seconds), as in the
     evaluation by time; ``created_at`` int64 (N): when each article was made (Unix seconds, -1 unknown).
+    ``cold`` bool (C): who had bought nothing before; they are ranked like all others where that is better for them.
     ``lists`` (C): each customer's mixup list, positions among the candidates, empty where nothing was generated; the
     weight of generations is fitted on those who have one, after that of the trend.
     """
@@ -73,7 +78,30 @@ def fit_blend(
             weight = multiple * spread
             rank = ranks(asked, dna, styles[listed], _bonus(trends, trend, own, weight))
             tried_generated.append((weight, auc(asked, rank), discounted_gain(rank)))
-    return BlendFit(Blend(trend=trend, generated=_best(tried_generated)), tried, tried_generated)
+    by_style, gains = _cold(window, dna, styles, cold[: len(window.customers)], trends, trend)
+    blend = Blend(trend=trend, generated=_best(tried_generated), cold_by_style=by_style)
+    return BlendFit(blend, tried, tried_generated, gains)
+
+
+def _cold(
+    window: Window,
+    dna: NDArray[np.float32],
+    styles: NDArray[np.float32],
+    cold: NDArray[np.bool_],
+    trends: NDArray[np.float32],
+    trend: float,
+) -> tuple[bool, tuple[float, float] | None]:
+    """Whether those who bought nothing yet are better ranked by style and trend than by what trends first."""
+    if np.count_nonzero(cold[window.row]) < _COLD_PURCHASES:
+        return False, None
+    asked, own = _only(window, cold), styles[cold]
+    above_all = 2 * float(np.abs(own @ dna[window.candidates].T).max()) + 1.0
+    # So steep that f·d only decides where the trend is the same.
+    first = np.where(trends > 0, above_all * (1.0 + 100.0 * trends), 0.0).astype(np.float32)
+    trending = ranks(asked, dna, own, _bonus(first, 1.0))
+    fused = ranks(asked, dna, own, _bonus(trends, trend))
+    gains = discounted_gain(trending), discounted_gain(fused)
+    return gains[1] > gains[0] and auc(asked, fused) >= auc(asked, trending), gains
 
 
 def _best(tried: Tried) -> float:

@@ -22,7 +22,7 @@ def train_blend(context: Context) -> None:
     styles = styles_at(trained_network(run), time_spec, dna, known.training, index, known.window.times)
     lists = _generated_lists(context)
     created_at, until = context.data.created_at, context.split.validation_from
-    fitted = fit_blend(known.window, dna, styles, known.training, created_at, until, lists)
+    fitted = fit_blend(known.window, dna, styles, known.training, created_at, until, index < 0, lists)
     alone, chosen = fitted.tried[0], next(entry for entry in fitted.tried if entry[0] == fitted.blend.trend)
     context.progress.say(
         f"blend: trend {fitted.blend.trend:.4g}; validation AUC {alone[1]:.4f} → {chosen[1]:.4f}, "
@@ -34,6 +34,13 @@ def train_blend(context: Context) -> None:
         context.progress.say(
             f"blend: generated {fitted.blend.generated:.4g} for who has a session; validation AUC {without[1]:.4f} → "
             f"{heard[1]:.4f}, discounted gain {without[2]:.4f} → {heard[2]:.4f}"
+        )
+    if fitted.cold is not None:
+        trending, by_style = fitted.cold
+        how = "by style" if fitted.blend.cold_by_style else "with what trends first"
+        context.progress.say(
+            f"blend: customers without purchases {how}; validation discounted gain {trending:.4f} with what trends "
+            f"first, {by_style:.4f} by style"
         )
     context.keeper.replace("blend")
     run.save_json("blend", fitted.blend)

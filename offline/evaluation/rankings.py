@@ -143,8 +143,8 @@ class BlendedRanking:
     """What the service ranks by (``model_store.bundle.Blend``).
 
     f · d + trend · log(1 + sales of the week before the window) + generated · what the place in the mixup list is
-    worth. For a customer without purchases: by log(1 + sales), and what was generated first gains as much
-    as the best seller; what neither sold nor was generated follows by f · d.
+    worth. For a customer without purchases, unless ``blend.cold_by_style``: by log(1 + sales), and what was generated
+    first gains as much as the best seller; what neither sold nor was generated follows by f · d.
     """
 
     dynamic: PersonalRanking
@@ -164,7 +164,7 @@ class BlendedRanking:
         scores, moments = self.dynamic.scores(customers), self.task.sales_until[customers].tolist()
         trends = {moment: trend_score(self.task.trend(moment)) for moment in set(moments)}
         lists = self.lists[customers] if self.lists else [np.zeros(0, np.int64)] * len(scores)
-        new_customer = self.task.history_sizes[customers] == 0
+        new_customer = (self.task.history_sizes[customers] == 0) & (not self.blend.cold_by_style)
         for row, moment, cold, listed in zip(scores, moments, new_customer, lists, strict=True):
             trend = trends[moment]
             bonus = np.zeros(len(row), np.float32)

@@ -28,8 +28,9 @@ _MODELS = {
   **static**: f·s; a customer unknown to the static model gets the mean of all its styles. **dynamic**: f·d, d read at
   the customer's first purchase in the window. **blended**: f·d + w·log(1 + sales of those 7 days), w fitted on
   validation data, where an article created in those days or later counts with the average sales at least; as in the
-  service, a customer without purchases gets what sold those 7 days first, the rest by f·d. Articles that a customer
-  bought before are ranked like all others, except in the table of first-time purchases.""",
+  service, a customer without purchases gets what sold those 7 days first, the rest by f·d, unless validation found the
+  blend better for them, too. Articles that a customer bought before are ranked like all others, except in the table of
+  first-time purchases.""",
     "last_order": _ALL_ARTICLES,
     "last_purchase": _ALL_ARTICLES,
 }

@@ -136,10 +136,11 @@ class Ranker:
         style. ``generated``: the mixup list, scored by ``rank_bonus``; without an ``intent`` the blended answer. What
         is too new to have sold counts as average (``TrendSnapshot.with_newcomers``).
 
-        A cold customer gets the trending list, and after it what did not sell by the style of an empty history; where a
-        session is known, ``style`` and ``blended`` become f·f̄ / ‖f̄‖² + log(1 + sales) / log(1 + highest sales), with
-        f̄ the session's mean DNA: an article just like the session's mean gains as much as the best seller. So does, in
-        ``blended``, the first of the mixup list, and those after it by ``rank_bonus``.
+        A cold customer gets the trending list, and after it what did not sell by the style of an empty history, unless
+        ``blend.cold_by_style`` has them ranked like all others; where a session is known, ``style`` and ``blended``
+        become f·f̄ / ‖f̄‖² + log(1 + sales) / log(1 + highest sales), with f̄ the session's mean DNA: an article just
+        like the session's mean gains as much as the best seller. So does, in ``blended``, the first of the mixup list,
+        and those after it by ``rank_bonus``.
 
         Purchased articles stay out by ``filters.exclude``, which holds for every list here. Raises InvalidVector.
         """
@@ -169,7 +170,7 @@ class Ranker:
             best_seller = asked.trending.scores[:1].tolist()
             blend = Blend(trend=1.0 / best_seller[0] if best_seller else 0.0, generated=_COLD_GENERATED)
             return _Fusion((mean / (mean @ mean)).astype(np.float32), blend, "session")
-        if taste.cold or taste.style is None:
+        if taste.style is None or (taste.cold and not self._blend.cold_by_style):
             return None
         return _Fusion(taste.style, _STYLE_ALONE if strategy == "style" else self._blend, "style")
 

@@ -25,6 +25,7 @@ PURCHASES = purchases_of(
     ]
 )
 
+NOBODY = np.zeros(300, bool)
 UNDATED = np.full(ARTICLES, -1)
 
 
@@ -113,10 +114,28 @@ def test_the_blend_takes_the_trend_where_it_helps_and_only_there(popular: bool) 
     purchases = purchases_of([tuple(row) for row in rows.tolist()])
     window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
     order = [int(name[1:]) for name in window.customers]
-    fitted = fit_blend(window, dna, styles[order], purchases, np.full(40, -1), 20 * DAY)
+    fitted = fit_blend(window, dna, styles[order], purchases, np.full(40, -1), 20 * DAY, NOBODY)
     assert (fitted.blend.trend > 0) == popular
     chosen = next(entry for entry in fitted.tried if entry[0] == fitted.blend.trend)
     assert chosen[1] >= fitted.tried[0][1]  # AUC never falls below the style's alone
+
+
+@pytest.mark.parametrize(("popular", "some"), [(True, 300), (False, 300), (False, 29)])
+def test_who_bought_nothing_yet_is_ranked_by_style_where_that_is_better_for_them(popular: bool, some: int) -> None:
+    rows, dna, styles = crowd(popular)
+    purchases = purchases_of([tuple(row) for row in rows.tolist()])
+    window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
+    order = [int(name[1:]) for name in window.customers]
+    fitted = fit_blend(window, dna, styles[order], purchases, np.full(40, -1), 20 * DAY, np.arange(300) < some)
+    assert fitted.blend.cold_by_style == (not popular and some == 300)
+    assert (fitted.cold is None) == (some == 29)
+    if popular:  # four best sellers, each as likely: by hand, places 1 to 4 in the order of their sales
+        assert fitted.cold is not None
+        sold = np.bincount([article for _, article, time, _ in rows.tolist() if time < 20 * DAY], minlength=40)
+        bought = [article for customer, article, _, _ in rows.tolist() if customer < 300]
+        place = 1 + (sold[None] > sold[bought][:, None]).sum(axis=1)
+        assert len(set(sold[:4].tolist())) == 4
+        assert fitted.cold[0] == pytest.approx(np.mean(1 / np.log2(1 + place)))
 
 
 @pytest.mark.parametrize("telling", [True, False])
@@ -133,7 +152,7 @@ def test_the_blend_listens_to_generations_where_they_tell_and_only_there(telling
     ]
     if telling:
         lists = [np.append(target[row], one) if len(one) else one for row, one in enumerate(lists)]
-    fitted = fit_blend(window, dna, weak, purchases, np.full(40, -1), 20 * DAY, lists)
+    fitted = fit_blend(window, dna, weak, purchases, np.full(40, -1), 20 * DAY, NOBODY, lists)
     if telling:
         assert fitted.blend.generated > 0
         before, after = fitted.tried_generated[0], max(fitted.tried_generated, key=lambda entry: entry[2])

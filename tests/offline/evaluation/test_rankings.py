@@ -56,6 +56,13 @@ def test_the_blend_adds_the_trend_for_who_has_a_history(task: Task) -> None:
     assert ranking.parameters == 8
 
 
+def test_where_validation_says_so_a_customer_without_purchases_is_ranked_like_all_others(task: Task) -> None:
+    dynamic = PersonalRanking("dynamic", 7, np.ones((2, 1), np.float32), DNA)
+    warm, cold = blended(dynamic, task, Blend(trend=0.5, cold_by_style=True)).scores(EVERYONE)
+    assert cold.tolist() == warm.tolist()
+    assert warm.tolist() != blended(dynamic, task, Blend(trend=0.5)).scores(EVERYONE)[1].tolist()
+
+
 def test_a_generations_list_comes_first_and_who_has_none_gets_the_other_ranking(task: Task) -> None:
     dynamic = PersonalRanking("dynamic", 7, np.ones((2, 1), np.float32), DNA)
     lists = [np.array([3, 0]), np.zeros(0, np.int64)]

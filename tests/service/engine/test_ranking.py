@@ -314,6 +314,29 @@ def gains(listed, weight: float) -> dict[str, np.float32]:
     }
 
 
+@pytest.mark.parametrize("strategy", ["style", "blended", "generated"])
+@settings(deadline=None, max_examples=40)
+@given(titled_entries, sales, shops.vectors, st.none() | intents, questions)
+def test_where_the_blend_says_so_a_cold_customer_is_ranked_like_all_others(
+    strategy, entries, sold, style, intent, question
+):
+    n, wanted = question
+    index, _, ranker = titled(entries, Blend(trend=0.3, generated=0.7, cold_by_style=True))
+    cold, warm = (
+        ranker.rank(
+            index,
+            Taste(style, cold=cold),
+            n,
+            strategy=strategy,
+            trending=TrendSnapshot(sold),
+            filters=wanted,
+            intent=intent,
+        )
+        for cold in (True, False)
+    )
+    assert cold == warm
+
+
 @settings(deadline=None, max_examples=150)
 @given(
     titled_entries,
