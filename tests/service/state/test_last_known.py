@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,8 +55,22 @@ def test_what_does_not_fit_is_not_known_and_what_was_known_before_neither() -> N
     known = LastKnown(_SIZE)
     known.keep("a", CustomerView(packed=Packed(None, b"short", None)))
     known.keep("a", CustomerView(packed=Packed(None, b"x" * _SIZE, None)))
-    assert len(known) == 0
     assert known.view("a").packed is None
+
+
+def test_it_takes_as_much_memory_before_the_first_customer_as_after_the_last() -> None:
+    view = CustomerView(packed=Packed(b"x" * 2_790, None, None))
+    tracemalloc.start()
+    try:
+        known = LastKnown(2**22)
+        empty, _ = tracemalloc.get_traced_memory()
+        for number in range(5_000):
+            known.keep(f"customer {number}", view)
+        full, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert known.view("customer 4999").packed == view.packed
+    assert full - empty < 0.03 * 2**22  # the table of 1,500 customers takes 0.25 MiB
 
 
 def test_of_the_forgotten_no_byte_stays() -> None:
