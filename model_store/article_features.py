@@ -10,6 +10,7 @@ import hashlib
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, NamedTuple
 
@@ -21,6 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model_store.errors import InvalidRecord
 from model_store.records import Article
+
+# What is odd about a picture that can be read all the same, damaged EXIF say, is of no use to whoever runs a service.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 _WORD = re.compile(r"\w\w+")
 _TAGGED_FIELDS = ("category", "brand", "colour", "size", "gender", "season", "occasion", "holiday")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -60,7 +61,10 @@ async def page_of(shop: Shop) -> list[Metric]:
     await shop.buy("Ada", "a003")
     await shop.recommend("Ada")
     await shop.http.get("/nothing")
-    return list(text_string_to_metric_families((await shop.http.get("/metrics")).text))
+    async with asyncio.timeout(30):
+        while "modiste_replay_customers" not in (text := (await shop.http.get("/metrics")).text):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)  # a worker looks once a second whether there is something to replay
+    return list(text_string_to_metric_families(text))
 
 
 @pytest.fixture

@@ -167,6 +167,13 @@ def test_huge_pictures_are_refused_before_they_are_decoded(monkeypatch: pytest.M
         decode_image(picture(size=(40, 60)), SPEC)
 
 
+@pytest.mark.parametrize("exif", [b"II*\0\x08\0\0\0\x01", b"II*\0\x08\0\0\0\x02\0\x1a\x01\x05\0\x01\0\0\0\xff\xff\0\0"])
+def test_damaged_notes_of_a_sound_picture_are_nobodys_business(exif: bytes) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9), (200, 10, 10)).save(file, "JPEG", exif=b"Exif\0\0" + exif)
+    assert decode_image(file.getvalue(), SPEC).shape == (24, 16, 3)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 200))
 def test_damaged_pictures_never_raise_anything_else(noise: bytes, place: int) -> None:
