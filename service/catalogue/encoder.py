@@ -81,13 +81,8 @@ class CatalogueEncoder:
         newcomer = self._bundle.manifest.newcomer_popularity
         if newcomer is not None:
             for index in unknown:
-                dna[index, POPULARITY] = self._sold(articles[index], newcomer)
+                dna[index, POPULARITY] = self._sold.get(articles[index].article.article_id, newcomer)
         return Encoded(dna, refused)
-
-    def _sold(self, stored: StoredArticle, newcomer: float) -> float:
-        """What an article sold is no part of its record: one whose record changed since training keeps it."""
-        row = self._row_of_id.get(stored.article.article_id)
-        return newcomer if row is None else float(self._dna[row, POPULARITY])
 
     @property
     def encodes_titles(self) -> bool:
@@ -113,7 +108,7 @@ class CatalogueEncoder:
 
     def forget_table(self) -> None:
         """Free the trained catalogue's tables; they are read again where they are needed."""
-        for table in ("_row_of", "_row_of_id", "_dna", "_titles"):
+        for table in ("_row_of", "_sold", "_dna", "_titles"):
             self.__dict__.pop(table, None)
 
     # Each table is kept by itself, since a whole catalogue is loaded without those that its store holds already.
@@ -124,8 +119,13 @@ class CatalogueEncoder:
         return {bytes.fromhex(digest): row for row, digest in enumerate(load_articles(self._bundle)[1])}
 
     @cached_property
-    def _row_of_id(self) -> Mapping[str, int]:
-        return {article_id: row for row, article_id in enumerate(load_articles(self._bundle)[0])}
+    def _sold(self) -> Mapping[str, float]:
+        """The popularity component by id: no part of a record, so an article keeps it when its record changes.
+
+        By itself, since the whole of the table would stay in memory from the first article that is sent on.
+        """
+        ids, _, dna = load_articles(self._bundle)
+        return dict(zip(ids, dna[:, POPULARITY].tolist(), strict=True))
 
     @cached_property
     def _dna(self) -> Float32:
