@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from model_store.errors import ModisteError
+from model_store.errors import exit_status
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "shop": ("offline.commands.shop", "write a sample shop: a simulated fashion store with planted structure"),
@@ -28,15 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. A ModisteError becomes one line on stderr, Ctrl-C status 130."""
     chosen = _front_parser().parse_args(argv)
-    try:
-        _run(chosen.command, chosen.arguments)
-    except ModisteError as error:
-        print(f"modiste {chosen.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(f"modiste {chosen.command}", lambda: _run(chosen.command, chosen.arguments))
 
 
 def _front_parser() -> argparse.ArgumentParser:

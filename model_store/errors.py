@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 
 class ModisteError(Exception):
     """Base of all errors that are reported to a user in one line, without a stack trace."""
@@ -46,3 +49,16 @@ class InvalidConfig(ModisteError):
 
 class TrainingError(ModisteError):
     """Training cannot go on: NaN loss, an empty validation window, nothing to learn from."""
+
+
+def exit_status(command: str, work: Callable[[], object]) -> int:
+    """Do a command's ``work``: a ModisteError becomes one line on stderr and status 1, Ctrl-C status 130."""
+    try:
+        work()
+    except ModisteError as error:
+        print(f"{command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model_store.dataset import DataSet
-from model_store.errors import ModisteError
+from model_store.errors import exit_status
 from model_store.purchases import Purchases
 from offline.baselines import FOLDER, questions
 from offline.baselines.questions import Questions, Sequences, Validation
@@ -60,23 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, metavar="DIR", help="trained run (default: var/runs/<data folder's name>)")
     add_window(parser)
     options = parser.parse_args(arguments)
-    progress = Console()
-    try:
-        run = Run(options.run or default_run(options.data))
-        found = ask(DataSet.open(options.data), run, window_options(options))
-        questions.write(found, run.folder / FOLDER / questions.FOLDER)
-    except ModisteError as error:
-        print(f"baselines: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return exit_status("baselines", lambda: _write(options))
+
+
+def _write(options: argparse.Namespace) -> None:
+    run = Run(options.run or default_run(options.data))
+    found = ask(DataSet.open(options.data), run, window_options(options))
+    questions.write(found, run.folder / FOLDER / questions.FOLDER)
     customers = sum(len(test.customer_ids) for test in found.tests)
-    progress.say(
+    Console().say(
         f"asked for {customers:,} customers in {len(found.tests)} windows; {len(found.training.article):,} purchases "
         f"to train on while tuning, {len(found.everything.article):,} at the end"
     )
-    return 0
 
 
 if __name__ == "__main__":

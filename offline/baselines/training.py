@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from model_store.errors import InvalidConfig, ModisteError
+from model_store.errors import InvalidConfig, exit_status
 from offline.baselines import MODELS, questions, results
 from offline.baselines.questions import Asked, Questions
 from offline.baselines.results import Answer, AnsweredTest, Recipe, Results
@@ -88,20 +88,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, default=10.0, metavar="MINUTES", help="for each model (default: 10)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    try:
-        if not options.budget > 0:
-            raise InvalidConfig(f"--budget: must be more than 0 minutes, not {options.budget:g}")
-        models = _models(options.models)
-        from offline.baselines.recbole_models import LIBRARY, maker  # noqa: PLC0415 (other environments lack it)
+    return exit_status("baselines", lambda: _train_as_told(options))
 
-        train_all(options.folder, models, options.budget, options.seed, maker, LIBRARY, time.monotonic, Console())
-    except ModisteError as error:
-        print(f"baselines: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+
+def _train_as_told(options: argparse.Namespace) -> None:
+    if not options.budget > 0:
+        raise InvalidConfig(f"--budget: must be more than 0 minutes, not {options.budget:g}")
+    models = _models(options.models)
+    from offline.baselines.recbole_models import LIBRARY, maker  # noqa: PLC0415 (other environments lack it)
+
+    train_all(options.folder, models, options.budget, options.seed, maker, LIBRARY, time.monotonic, Console())
 
 
 if __name__ == "__main__":
