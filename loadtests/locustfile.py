@@ -10,6 +10,7 @@ service's Redis: run it against one that may forget. With API keys on, set MODIS
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -41,6 +42,7 @@ OK = 200
 NO_TITLES = 422
 DELETED = {200, 204}
 PROPAGATION = 2.0  # seconds in which a change of stock must have reached every worker
+SEASONAL = 20  # articles that the merchandiser takes in and out
 PATIENCE = 60.0  # seconds that journeys get to come to their end
 log = logging.getLogger("loadtest")
 
@@ -162,15 +164,19 @@ class Everybody(FastHttpUser):
             gevent.sleep(1)
 
     def _merchandise(self) -> None:
-        """A copy of a real article, under a brand of its own, is shown while it is in stock and never after."""
+        """A copy of a real article, under a brand of its own, is shown while it is in stock and never after.
+
+        The same few come and go: what was ever in a catalogue stays known, for the histories that may hold it, and is
+        not what a test of memory asks about.
+        """
+        coming = itertools.cycle([f"{PASSING}{uuid.uuid4()}" for _ in range(SEASONAL)])
         while True:
             shown = self._manage("GET", RECOMMENDATIONS.format(id="merchandiser"), RECOMMENDATIONS + " (merchandiser)")
             if shown and shown["articles"]:
-                self._season(shown["articles"][0])
+                self._season(next(coming), shown["articles"][0])
             gevent.sleep(1)
 
-    def _season(self, model: dict[str, Any]) -> None:
-        article = f"{PASSING}{uuid.uuid4()}"
+    def _season(self, article: str, model: dict[str, Any]) -> None:
         record = {key: model[key] for key in ("title", "category", "colour", "price") if model.get(key)}
         self._manage("PUT", "/v1/articles", body=[{**record, "article_id": article, "brand": article}], check=accepted)
         self._set_stock(article, 1)
