@@ -11,6 +11,9 @@ POPULARITY = DNA_SIZE - 1
 """Component of Fashion DNA that tells how much an article sold, in bundles that have it; 0 for what never did."""
 _ONE_SALE, _SCALE = 0.1, 8.0
 
+BEST_SELLERS = 10
+"""Length of the list of best sellers: the ranks in which popularity was ahead of all models (Zalando 2017, §3.4)."""
+
 TRENDING_DAYS = 7
 """Popularity counts the sales of the last 7 days (Zalando 2017, §3.1: "the week immediately preceding")."""
 

@@ -1,15 +1,14 @@
 """Weights of the blended ranking, fitted on the validation window (design §4).
 
-The served score is f·d + trend · log(1 + sales of the last 7 days) + generated · the worth of the place in the mixup
-list (``model_store.bundle.Blend``); an article listed in those days counts with the average sales at least. Each weight
-is the one with the highest discounted gain over the whole ranking (mean of 1 / log2(1 + rank), which the top decides)
-among those whose AUC is no lower than without. f·d has whatever scale its loss gave it, so weights are tried as
-multiples of the spread of f·d.
+The served score is a sum of f·d and of what ``model_store.bundle.Blend`` weighs. The weights are fitted one after the
+other: each is the one with the highest discounted gain over the whole ranking (mean of 1 / log2(1 + rank), which the
+top decides) among those whose AUC is no lower than without. f·d has whatever scale its loss gave it, so weights are
+tried as multiples of its spread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,107 +18,119 @@ from model_store.bundle import Blend
 from model_store.generation import rank_bonus
 from model_store.popularity import trend_score
 from model_store.purchases import Purchases
-from offline.popularity import RecentSales
+from offline.popularity import RecentSales, best_seller_bonus
 from offline.validation import Window, auc, discounted_gain, ranks
 
 _MULTIPLES = (0.0, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0, 3.0)
-_GENERATED_MULTIPLES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0)
+_LIST_MULTIPLES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0)
 _MOST_CUSTOMERS = 3_000
 _COLD_PURCHASES = 30  # fewer say nothing
 
-
+Float32 = NDArray[np.float32]
 Tried = list[tuple[float, float, float]]
 
 
 @dataclass(frozen=True)
 class BlendFit:
-    """The fitted weights, and what each weight tried gave: (weight, AUC, discounted gain)."""
+    """The fitted weights, and what those that were tried gave: by name (weight, AUC, discounted gain), 0 first."""
 
     blend: Blend
-    tried: Tried
-    tried_generated: Tried
+    tried: Mapping[str, Tried]
+    """in the order in which they were fitted"""
     cold: tuple[float, float] | None
     """discounted gain of customers without purchases: with what trends first, and by style; None where they are few"""
 
 
 def fit_blend(
     window: Window,
-    dna: NDArray[np.float32],
-    styles: NDArray[np.float32],
+    dna: Float32,
+    styles: Float32,
     purchases: Purchases,
     created_at: NDArray[np.int64],
     until: int,
     cold: NDArray[np.bool_],
     lists: Sequence[NDArray[np.int64]] | None = None,
+    popularity: Float32 | None = None,
 ) -> BlendFit:
     """Fit on ``window`` with ``styles`` float32 (C, 128) of its customers.
 
     ``purchases``: sales of all customers, of which those count that were known at ``until`` (Unix seconds), as in the
     evaluation by time; ``created_at`` int64 (N): when each article was made (Unix seconds, -1 unknown).
     ``cold`` bool (C): who had bought nothing before; they are ranked like all others where that is better for them.
-    ``lists`` (C): each customer's mixup list, positions among the candidates, empty where nothing was generated; the
-    weight of generations is fitted on those who have one, after that of the trend.
+    ``lists`` (C): each customer's mixup list, positions among the candidates, empty where nothing was generated; their
+    weight is fitted on those who have one. ``popularity`` float32 (N): that component of f, where the run has it.
     """
     window, styles = _at_most(window, styles, _MOST_CUSTOMERS)
     sales = RecentSales(purchases, len(created_at))
     trends = trend_score(sales.trend(until, window.candidates, created_at[window.candidates]))
     spread = float(np.std(styles @ dna[window.candidates].T, axis=1).mean())
-    tried: Tried = []
-    for multiple in _MULTIPLES:
-        weight = multiple * spread
-        rank = ranks(window, dna, styles, _bonus(trends, weight) if weight else None)
-        tried.append((weight, auc(window, rank), discounted_gain(rank)))
-    trend = _best(tried)
-    tried_generated: Tried = []
+    parts: dict[str, tuple[Float32, float, Sequence[float]]] = {"trend": (trends, spread, _MULTIPLES)}
+    if popularity is not None and (component := popularity[window.candidates]).any():
+        unit = spread / float(component.std() or 1.0)
+        best = best_seller_bonus(component)
+        parts = {
+            "popularity": (component, unit, _MULTIPLES),
+            **parts,
+            "best_sellers": (best, spread, _LIST_MULTIPLES),
+        }
+    weights: dict[str, float] = {}
+    tried: dict[str, Tried] = {}
+    always = np.zeros(len(window.candidates), np.float32)  # what the weights so far add for every customer
+    for name, (part, unit, multiples) in parts.items():
+        tried[name] = [
+            _measured(window, dna, styles, weight, _bonus(always + np.float32(weight) * part))
+            for weight in np.multiply(multiples, unit).tolist()
+        ]
+        weights[name] = _best(tried[name])
+        always += np.float32(weights[name]) * part
     if lists is not None and any(map(len, lists[: len(window.customers)])):
         listed = np.array([len(one) > 0 for one in lists[: len(window.customers)]])
         asked, own = _only(window, listed), [one for one in lists[: len(window.customers)] if len(one)]
-        for multiple in _GENERATED_MULTIPLES:
-            weight = multiple * spread
-            rank = ranks(asked, dna, styles[listed], _bonus(trends, trend, own, weight))
-            tried_generated.append((weight, auc(asked, rank), discounted_gain(rank)))
-    by_style, gains = _cold(window, dna, styles, cold[: len(window.customers)], trends, trend)
-    blend = Blend(trend=trend, generated=_best(tried_generated), cold_by_style=by_style)
-    return BlendFit(blend, tried, tried_generated, gains)
+        tried["generated"] = [
+            _measured(asked, dna, styles[listed], weight, _bonus(always, own, weight))
+            for weight in np.multiply(_LIST_MULTIPLES, spread).tolist()
+        ]
+        weights["generated"] = _best(tried["generated"])
+    by_style, gains = _cold(window, dna, styles, cold[: len(window.customers)], trends, always)
+    return BlendFit(Blend(**weights, cold_by_style=by_style), tried, gains)
+
+
+def _measured(
+    window: Window, dna: Float32, styles: Float32, weight: float, bonus: Callable[[int, int], Float32]
+) -> tuple[float, float, float]:
+    rank = ranks(window, dna, styles, bonus)
+    return weight, auc(window, rank), discounted_gain(rank)
 
 
 def _cold(
-    window: Window,
-    dna: NDArray[np.float32],
-    styles: NDArray[np.float32],
-    cold: NDArray[np.bool_],
-    trends: NDArray[np.float32],
-    trend: float,
+    window: Window, dna: Float32, styles: Float32, cold: NDArray[np.bool_], trends: Float32, always: Float32
 ) -> tuple[bool, tuple[float, float] | None]:
-    """Whether those who bought nothing yet are better ranked by style and trend than by what trends first."""
+    """Whether those who bought nothing yet are better ranked like all others than by what trends first."""
     if np.count_nonzero(cold[window.row]) < _COLD_PURCHASES:
         return False, None
     asked, own = _only(window, cold), styles[cold]
     above_all = 2 * float(np.abs(own @ dna[window.candidates].T).max()) + 1.0
     # So steep that f·d only decides where the trend is the same.
     first = np.where(trends > 0, above_all * (1.0 + 100.0 * trends), 0.0).astype(np.float32)
-    trending = ranks(asked, dna, own, _bonus(first, 1.0))
-    fused = ranks(asked, dna, own, _bonus(trends, trend))
+    trending = ranks(asked, dna, own, _bonus(first))
+    fused = ranks(asked, dna, own, _bonus(always))
     gains = discounted_gain(trending), discounted_gain(fused)
     return gains[1] > gains[0] and auc(asked, fused) >= auc(asked, trending), gains
 
 
 def _best(tried: Tried) -> float:
-    """The weight with the highest gain among those that do not lower the AUC; 0 where none was tried."""
+    """The weight with the highest gain among those that do not lower the AUC."""
     allowed = [entry for entry in tried if entry[1] >= tried[0][1]]
-    return max(allowed, key=lambda entry: (entry[2], -entry[0]))[0] if allowed else 0.0
+    return max(allowed, key=lambda entry: (entry[2], -entry[0]))[0]
 
 
 def _bonus(
-    trends: NDArray[np.float32],
-    trend: float,
-    lists: Sequence[NDArray[np.int64]] = (),
-    generated: float = 0.0,
-) -> Callable[[int, int], NDArray[np.float32]]:
-    """``trends`` float32 (A): trend scores of the candidates."""
+    always: Float32, lists: Sequence[NDArray[np.int64]] = (), generated: float = 0.0
+) -> Callable[[int, int], Float32]:
+    """``always`` float32 (A): what the candidates get whoever asks."""
 
-    def rows(low: int, high: int) -> NDArray[np.float32]:
-        bonus: NDArray[np.float32] = np.tile(np.float32(trend) * trends, (high - low, 1))
+    def rows(low: int, high: int) -> Float32:
+        bonus: Float32 = np.tile(always, (high - low, 1))
         for row, listed in zip(bonus, lists[low:high], strict=False):
             row[listed] += np.float32(generated) * rank_bonus(len(listed))
         return bonus
@@ -127,7 +138,7 @@ def _bonus(
     return rows
 
 
-def _at_most(window: Window, styles: NDArray[np.float32], most: int) -> tuple[Window, NDArray[np.float32]]:
+def _at_most(window: Window, styles: Float32, most: int) -> tuple[Window, Float32]:
     """The first ``most`` customers: they were drawn at random, or are sorted by an id that tells nothing."""
     if len(window.customers) <= most:
         return window, styles

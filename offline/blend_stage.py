@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.popularity import POPULARITY
 from offline.blend import fit_blend
 from offline.context import Context
 from offline.generating import GeneratingModel, sessions_before
@@ -21,36 +22,29 @@ def train_blend(context: Context) -> None:
     index = customer_index(known.training, known.window.customers)
     styles = styles_at(trained_network(run), time_spec, dna, known.training, index, known.window.times)
     lists = _generated_lists(context)
+    popularity = dna[:, POPULARITY] if context.config.fashion_dna.popularity else None
     created_at, until = context.data.created_at, context.split.validation_from
-    fitted = fit_blend(known.window, dna, styles, known.training, created_at, until, index < 0, lists)
-    alone, chosen = fitted.tried[0], next(entry for entry in fitted.tried if entry[0] == fitted.blend.trend)
-    context.progress.say(
-        f"blend: trend {fitted.blend.trend:.4g}; validation AUC {alone[1]:.4f} → {chosen[1]:.4f}, "
-        f"discounted gain {alone[2]:.4f} → {chosen[2]:.4f}"
-    )
-    if fitted.tried_generated:
-        without = fitted.tried_generated[0]
-        heard = next(entry for entry in fitted.tried_generated if entry[0] == fitted.blend.generated)
+    fitted = fit_blend(known.window, dna, styles, known.training, created_at, until, index < 0, lists, popularity)
+    for name, tried in fitted.tried.items():
+        alone, chosen = tried[0], next(entry for entry in tried if entry[0] == getattr(fitted.blend, name))
+        whose = " for who has a session" if name == "generated" else ""
         context.progress.say(
-            f"blend: generated {fitted.blend.generated:.4g} for who has a session; validation AUC {without[1]:.4f} → "
-            f"{heard[1]:.4f}, discounted gain {without[2]:.4f} → {heard[2]:.4f}"
+            f"blend: {name} {chosen[0]:.4g}{whose}; validation AUC {alone[1]:.4f} → {chosen[1]:.4f}, "
+            f"discounted gain {alone[2]:.4f} → {chosen[2]:.4f}"
         )
     if fitted.cold is not None:
         trending, by_style = fitted.cold
-        how = "by style" if fitted.blend.cold_by_style else "with what trends first"
+        how = "like all others" if fitted.blend.cold_by_style else "with what trends first"
         context.progress.say(
             f"blend: customers without purchases {how}; validation discounted gain {trending:.4f} with what trends "
-            f"first, {by_style:.4f} by style"
+            f"first, {by_style:.4f} like all others"
         )
     context.keeper.replace("blend")
     run.save_json("blend", fitted.blend)
-    names = ("trend", "auc", "gain")
-    names_generated = ("generated", "auc", "gain")
-    context.keeper.commit(
-        "blend",
-        [dict(zip(names, entry, strict=True)) for entry in fitted.tried]
-        + [dict(zip(names_generated, entry, strict=True)) for entry in fitted.tried_generated],
-    )
+    records = [
+        dict(zip((name, "auc", "gain"), entry, strict=True)) for name in fitted.tried for entry in fitted.tried[name]
+    ]
+    context.keeper.commit("blend", records)
 
 
 def _generated_lists(context: Context) -> list[NDArray[np.int64]] | None:

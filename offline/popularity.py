@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.dataset import Availability
-from model_store.popularity import POPULARITY, TRENDING_DAYS, popularity_component, with_newcomers
+from model_store.generation import rank_bonus
+from model_store.popularity import BEST_SELLERS, POPULARITY, TRENDING_DAYS, popularity_component, with_newcomers
 from model_store.purchases import Purchases
 from offline.config import Config
 from offline.run import Run
@@ -89,6 +90,18 @@ class Popularity:
         """What an article gets that enters at ``moment``: the mean ``component`` of what is in stock."""
         in_stock = self._availability.in_stock_at(moment) & (self._enters < moment)
         return float(component[in_stock].mean()) if in_stock.any() else 0.0
+
+
+def best_seller_bonus(component: Float32) -> Float32:
+    """What the places in the list of best sellers are worth, float32 (A), of the popularity ``component`` (A) each.
+
+    ``rank_bonus`` of the ``BEST_SELLERS`` highest, as far as they are above 0; equal ones stand in the order given.
+    """
+    first = np.argsort(-component, kind="stable")[:BEST_SELLERS]
+    first = first[component[first] > 0]
+    bonus = np.zeros(len(component), np.float32)
+    bonus[first] = rank_bonus(len(first), BEST_SELLERS)
+    return bonus
 
 
 class PopularityHistory:

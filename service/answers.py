@@ -13,9 +13,10 @@ import orjson
 
 from model_store.generation import rank_bonus
 from model_store.generation_spec import MIXUP_LENGTH
-from model_store.popularity import trend_score
+from model_store.popularity import POPULARITY, trend_score
 from service.engine.arrays import NO_ROWS
-from service.engine.filters import Filters
+from service.engine.best_sellers import BONUSES
+from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex, Ranked
 from service.engine.mixup import MixupList
 from service.engine.ranking import Taste
@@ -109,6 +110,8 @@ class ScoreExplanations:
         self._ranks, self._id_ranks, self._title_ranks = (
             {article_id: rank for rank, article_id in enumerate(self._index.ids_of(each), 1)} for each in lists
         )
+        best = live.ranker.best_sellers(live.index, EVERYTHING)
+        self._best_sellers = dict(zip(self._index.ids_of(best.rows), BONUSES.tolist(), strict=False))
 
     def of(self, article_id: str) -> dict[str, Any]:
         """The parts of one article's score."""
@@ -116,10 +119,14 @@ class ScoreExplanations:
         sales, rank = self._trend.sales.get(article_id, 0.0), self._ranks.get(article_id)
         return {
             "style": None if dna is None or taste.style is None else float(dna @ taste.style),
+            "popularity": None if dna is None else float(dna[POPULARITY]),
+            "popularity_weight": self._blend.popularity,
             "session": None if dna is None or taste.session is None else float(dna @ taste.session),
             "recent_sales": sales,
             "trend": float(trend_score(np.array([sales]))[0]),
             "trend_weight": self._blend.trend,
+            "best_seller": self._best_sellers.get(article_id, 0.0),
+            "best_sellers_weight": self._blend.best_sellers,
             "generated": 0.0 if rank is None else _BONUSES[rank - 1],
             "generated_weight": self._blend.generated,
             "generated_id_rank": self._id_ranks.get(article_id),

@@ -17,15 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from model_store import golden
 from model_store.bundle import Bundle, load_articles, open_bundle, read_manifest, set_current, versions
 from model_store.errors import InvalidBundle, ModisteError
 from model_store.generation import Generation, open_generation
+from model_store.popularity import POPULARITY
 from service.cancelling import cancelled
 from service.catalogue.encoder import CatalogueEncoder
 from service.catalogue.follower import CatalogueFollower
 from service.catalogue.store import CatalogueStore
 from service.choice import Choice, SharedChoice, candidates
+from service.engine.best_sellers import MOST
 from service.engine.ids import IdSpace
 from service.engine.index import ArticleIndex
 from service.engine.mixup import Mixup
@@ -89,16 +93,27 @@ def _open_half(bundle: Bundle) -> Generation | None:
 
 def _live(bundle: Bundle, half: Generation | None, catalogue: CatalogueStore) -> Live:
     """All parts of a bundle put together; of its generating half what answers need, which is not its memory."""
-    blend = bundle.manifest.blend
+    blend, leading = bundle.manifest.blend, _best_sellers(bundle)
     if half is None:
-        index, encoder, ranker, titles = ArticleIndex(), CatalogueEncoder(bundle), Ranker(blend), None
+        index, encoder, titles = ArticleIndex(), CatalogueEncoder(bundle), None
+        ranker = Ranker(blend, best_sellers=leading)
     else:
         ids = IdSpace(half.ids)
         index = ArticleIndex(titles=True, place_of=ids.place_of)
         encoder = CatalogueEncoder(bundle, title_encoder=half.title_encoder)
-        ranker, titles = Ranker(blend, Mixup(ids, half.spec.mixup)), TitleVectors(half.title_encoder)
+        ranker, titles = Ranker(blend, Mixup(ids, half.spec.mixup), leading), TitleVectors(half.title_encoder)
     style = StyleModel.of_bundle(bundle, index.dna_of)
     return Live(bundle, style, ranker, index, encoder, CatalogueFollower(catalogue, encoder, index), titles)
+
+
+def _best_sellers(bundle: Bundle) -> list[str]:
+    """What sold most when the bundle was trained, as far as it counts; none where its blend does not ask for it."""
+    if not bundle.manifest.blend.best_sellers:
+        return []
+    article_ids, _, dna = load_articles(bundle)
+    sold = dna[:, POPULARITY]
+    first = np.argsort(-sold, kind="stable")[:MOST]
+    return [article_ids[row] for row in first[sold[first] > 0].tolist()]
 
 
 class Lives:

@@ -18,7 +18,7 @@ from offline.baselines import MODELS
 from offline.evaluation.counting import CO_PURCHASE, MARKOV, OWN_HISTORY
 from offline.evaluation.ranks import Float32, Ranking
 from offline.evaluation.task import Task
-from offline.popularity import Popularity
+from offline.popularity import Popularity, best_seller_bonus
 
 BY_SALES, STATIC, DYNAMIC, GENERATED, BLENDED = "popularity", "static", "dynamic", "generated", "blended"
 COMPARED = (
@@ -53,7 +53,8 @@ class PersonalRanking:
         style = self.style[customers]
         scores: Float32 = style @ self.dna.T
         if self.popularity is not None:
-            scores += style[:, POPULARITY, None] * self.popularity.rows(customers)
+            components, of = self.popularity.then(customers)
+            scores += style[:, POPULARITY, None] * components[of]
         return scores
 
 
@@ -68,10 +69,10 @@ class PopularityThen:
     candidates: NDArray[np.int64]
     read: NDArray[np.int64]
 
-    def rows(self, customers: slice) -> Float32:
-        """float32 (B, N)"""
-        moments, which = np.unique(self.read[customers], return_inverse=True)
-        return np.stack([self.popularity.at(moment)[self.candidates] for moment in moments.tolist()])[which]
+    def then(self, customers: slice) -> tuple[Float32, NDArray[np.int64]]:
+        """Components at the M moments of these customers, float32 (M, N), and each one's moment of them, int64 (B)."""
+        moments, of = np.unique(self.read[customers], return_inverse=True)
+        return np.stack([self.popularity.at(moment)[self.candidates] for moment in moments.tolist()]), of
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,9 @@ class GeneratedRanking:
 class BlendedRanking:
     """What the service ranks by (``model_store.bundle.Blend``).
 
-    f · d + trend · log(1 + sales of the week before the window) + generated · what the place in the mixup list is
-    worth. For a customer without purchases, unless ``blend.cold_by_style``: by log(1 + sales), and what was generated
-    first gains as much as the best seller; what neither sold nor was generated follows by f · d.
+    f · d + what the ``blend`` adds for popularity, sales of the week before the window, and the places among the best
+    sellers and in the mixup list. For a customer without purchases, unless ``blend.cold_by_style``: by log(1 + sales),
+    and what was generated first gains as much as the best seller; what neither sold nor was generated follows by f · d.
     """
 
     dynamic: PersonalRanking
@@ -157,15 +158,17 @@ class BlendedRanking:
 
     @property
     def parameters(self) -> int:
-        return self.dynamic.parameters + 1 + (self.generating_parameters + 1 if self.lists else 0)
+        weights = 1 if self.dynamic.popularity is None else 3
+        return self.dynamic.parameters + weights + (self.generating_parameters + 1 if self.lists else 0)
 
     def scores(self, customers: slice) -> Float32:
         """float32 (B, N)"""
         scores, moments = self.dynamic.scores(customers), self.task.sales_until[customers].tolist()
         trends = {moment: trend_score(self.task.trend(moment)) for moment in set(moments)}
+        popular, then = self._popular(customers)
         lists = self.lists[customers] if self.lists else [np.zeros(0, np.int64)] * len(scores)
         new_customer = (self.task.history_sizes[customers] == 0) & (not self.blend.cold_by_style)
-        for row, moment, cold, listed in zip(scores, moments, new_customer, lists, strict=True):
+        for row, moment, reading, cold, listed in zip(scores, moments, then, new_customer, lists, strict=True):
             trend = trends[moment]
             bonus = np.zeros(len(row), np.float32)
             bonus[listed] = rank_bonus(len(listed))
@@ -174,8 +177,18 @@ class BlendedRanking:
                 gained = trend + bonus * (trend.max() if trend.any() else 1.0)
                 row[:] = np.where(gained > 0, first + gained, row)
             else:
-                row[:] += np.float32(self.blend.trend) * trend + np.float32(self.blend.generated) * bonus
+                row[:] += popular[reading] + np.float32(self.blend.trend) * trend
+                row[:] += np.float32(self.blend.generated) * bonus
         return scores
+
+    def _popular(self, customers: slice) -> tuple[Float32, NDArray[np.int64]]:
+        """What popularity adds at M moments, float32 (M, N), and which moment is each customer's, int64 (B)."""
+        if self.dynamic.popularity is None:
+            size = len(self.task.history_sizes[customers])
+            return np.zeros((1, len(self.task.candidates)), np.float32), np.zeros(size, np.int64)
+        components, of = self.dynamic.popularity.then(customers)
+        best = np.stack([best_seller_bonus(component) for component in components])
+        return np.float32(self.blend.popularity) * components + np.float32(self.blend.best_sellers) * best, of
 
 
 def blended(

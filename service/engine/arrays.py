@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,19 @@ Rows = NDArray[np.int64]
 """Rows of an index: an article has the same one for as long as it is in the catalogue."""
 
 NO_ROWS: Rows = np.zeros(0, np.int64)
+
+
+class Listed(NamedTuple):
+    """Articles of a list, or some of them: their ``rows``, and their ``places`` int64, from 0, in the whole of it."""
+
+    rows: Rows
+    places: NDArray[np.int64]
+
+    @classmethod
+    def whole(cls, rows: Rows) -> Listed:
+        """All of a list."""
+        return cls(rows, np.arange(len(rows)))
+
 
 _Value = TypeVar("_Value", bound=np.generic)
 

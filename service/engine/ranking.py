@@ -2,8 +2,8 @@
 
 Each strategy is as exact as the search: given the best by f·q, it equals scoring every article in stock that passes the
 filters. That is cheap because every score is f·q plus bonuses, for sales and for what a language model generated, that
-are never negative: so the answer lies in the union of the best by f·q, and those best sellers and articles of the mixup
-list that can still be among the n best (``TrendRows.contenders``, ``_within_reach``).
+are never negative: so the answer lies in the union of the best by f·q, the ten best sellers, and what trends or is on
+the mixup list and can still be among the n best (``TrendRows.contenders``, ``_within_reach``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from model_store import DNA_SIZE
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
 from model_store.generation_spec import MIXUP_LENGTH
-from service.engine.arrays import NO_ROWS, Float32, Rows, united
+from model_store.popularity import POPULARITY
+from service.engine.arrays import NO_ROWS, Float32, Listed, Rows, united
+from service.engine.best_sellers import BONUSES, BestSellers
 from service.engine.filters import EVERYTHING, Filters
 from service.engine.index import ArticleIndex, Ranked, Sought
 from service.engine.mixup import Intent, Mixup, MixupList
@@ -47,6 +49,7 @@ class Taste:
 
 
 _STYLE_ALONE = Blend()
+_NONE = Listed.whole(NO_ROWS)
 _KEPT_TRENDS = 4  # snapshots: now's, and a few of the past
 
 _WIDER = 2
@@ -111,11 +114,15 @@ class _Fusion(NamedTuple):
 class Ranker:
     """Ranks by one bundle's blend, and its embeddings of what was generated, where it has a generating half.
 
+    ``best_sellers``: article ids, what sold most first, by what the bundle knows (``BestSellers``).
+
     Deterministic: equal scores stand in order of article id.
     """
 
-    def __init__(self, blend: Blend, mixup: Mixup | None = None):
-        self._blend, self._mixup = blend, mixup
+    def __init__(self, blend: Blend, mixup: Mixup | None = None, best_sellers: Sequence[str] = ()):
+        self._blend, self._mixup, self._best_sellers = blend, mixup, BestSellers(best_sellers)
+        self._more_popular = np.zeros(DNA_SIZE, np.float32)
+        self._more_popular[POPULARITY] = blend.popularity
         self._trends: dict[tuple[ArticleIndex, TrendSnapshot], TrendRows] = {}  # the least lately used first
 
     def rank(
@@ -131,10 +138,10 @@ class Ranker:
     ) -> list[RankedArticle]:
         """The best ``n`` articles in stock that pass ``filters``; fewer where fewer pass.
 
-        ``style``: f·d. ``blended``: f·d + blend.trend · log(1 + sales) + blend.generated · ``rank_bonus`` of the places
-        in the mixup list, where there is an ``intent``. ``trending``: log(1 + sales), and what did not sell follows by
-        style. ``generated``: the mixup list, scored by ``rank_bonus``; without an ``intent`` the blended answer. What
-        is too new to have sold counts as average (``TrendSnapshot.with_newcomers``).
+        ``style``: f·d. ``blended``: that, and what ``Blend`` adds for popularity, sales, and the places among the best
+        sellers and in the mixup list, where there is an ``intent``. ``trending``: log(1 + sales), and what did not sell
+        follows by style. ``generated``: the mixup list, scored by ``rank_bonus``; without an ``intent`` the blended
+        answer. What is too new to have sold counts as average (``TrendSnapshot.with_newcomers``).
 
         A cold customer gets the trending list, and after it what did not sell by the style of an empty history, unless
         ``blend.cold_by_style`` has them ranked like all others; where a session is known, ``style`` and ``blended``
@@ -172,11 +179,17 @@ class Ranker:
             return _Fusion((mean / (mean @ mean)).astype(np.float32), blend, "session")
         if taste.style is None or (taste.cold and not self._blend.cold_by_style):
             return None
-        return _Fusion(taste.style, _STYLE_ALONE if strategy == "style" else self._blend, "style")
+        if strategy == "style":
+            return _Fusion(taste.style, _STYLE_ALONE, "style")
+        return _Fusion(taste.style + self._more_popular, self._blend, "style")
 
     def mixup(self, index: ArticleIndex, intent: Intent, filters: Filters) -> MixupList:
         """The mixup list that an ``intent`` gives; empty where the bundle has no generating half."""
         return _NOT_GENERATED if self._mixup is None else self._mixup.make(index, intent, filters)
+
+    def best_sellers(self, index: ArticleIndex, filters: Filters) -> Listed:
+        """The best sellers in stock that pass ``filters``, where the blend counts them."""
+        return self._best_sellers.leading(index, filters) if self._blend.best_sellers else _NONE
 
     def _counted(self, index: ArticleIndex, asked: Asked) -> Rows:
         """The mixup list, where it counts beside style and sales."""
@@ -187,22 +200,25 @@ class Ranker:
         """By f·query and bonuses, over all that is in stock, of which the nearest were ``found``."""
         n, filters, query, blend = asked.n, asked.filters, fusion.query, fusion.blend
         rows_listed = self._counted(index, asked)
+        best = self.best_sellers(index, filters) if blend.best_sellers else _NONE
         nearest = index.ranked(found.rows, found.scores, n, filters.exclude)
-        if not blend.trend and not len(rows_listed):
+        if not blend.trend and not len(rows_listed) and not len(best.rows):
             return _columns(nearest, {fusion.source: range(1, len(nearest.rows) + 1)})
         trend = self._trend(index, asked.trending)
         contenders = Contenders(NO_ROWS, float(nearest.scores[-1]) if len(nearest.rows) == n else -math.inf)
         if blend.trend:
             contenders = trend.contenders(query, blend.trend, n, filters, found, contenders.least)
-        listed = _within_reach(rows_listed, trend, query, blend, nearest, contenders.least)
-        rows = united(found.rows, contenders.rows, listed.rows)
+        listed = _within_reach(rows_listed, trend, best, query, blend, nearest, contenders.least)
+        rows = united(found.rows, contenders.rows, best.rows, listed.rows)
         scores = index.scores(rows, query) + np.float32(blend.trend) * trend.bonuses(rows)
+        scores[np.searchsorted(rows, best.rows)] += np.float32(blend.best_sellers) * BONUSES[best.places]
         ranked, generated = _with_generated(index, asked, listed, rows, scores, blend.generated)
         return _columns(
             ranked,
             {
-                fusion.source: _ranks_in(nearest.rows, ranked.rows),
+                fusion.source: _ranks_in(Listed.whole(nearest.rows), ranked.rows),
                 "trending": trend.ranks(ranked.rows, filters) if blend.trend else [0] * len(ranked.rows),
+                "best_sellers": _ranks_in(best, ranked.rows),
                 "generated": generated,
             },
         )
@@ -219,7 +235,7 @@ class Ranker:
         n, filters, style = asked.n, asked.filters, asked.taste.style
         trend = self._trend(index, asked.trending)
         rows_listed = self._counted(index, asked)
-        listed = _Listed(rows_listed, np.arange(len(rows_listed)))
+        listed = Listed.whole(rows_listed)
         rows = united(trend.leading(filters, n), listed.rows)
         best_seller = float(trend.scores[0]) if len(trend.scores) else 1.0
         weight = _COLD_GENERATED * best_seller
@@ -244,31 +260,25 @@ class Ranker:
         return trend
 
 
-class _Listed(NamedTuple):
-    """``rows`` of a mixup list, or of some of it; ``places`` int64: from 0, in the whole of it."""
-
-    rows: Rows
-    places: NDArray[np.int64]
-
-
 def _within_reach(
-    listed: Rows, trend: TrendRows, query: Float32, blend: Blend, nearest: Ranked, least: float
-) -> _Listed:
+    listed: Rows, trend: TrendRows, best: Listed, query: Float32, blend: Blend, nearest: Ranked, least: float
+) -> Listed:
     """Those of the mixup list that can be among the best, of which each has at least ``least``.
 
     Nothing that may be shown has more of f·query than the first of ``nearest``.
     """
     if not len(listed) or not len(nearest.rows):
-        return _Listed(NO_ROWS, NO_ROWS)
+        return _NONE
     most = nearest.scores[0] + np.float32(blend.trend) * trend.bonuses(listed)
+    most[np.isin(listed, best.rows)] += np.float32(blend.best_sellers)
     most += np.float32(blend.generated) * rank_bonus(len(listed))
-    error = 2 * trend.rounding(query, blend.trend) + 2.0**-22 * blend.generated
+    error = 2 * trend.rounding(query, blend.trend) + 2.0**-22 * (blend.generated + blend.best_sellers)
     within = np.flatnonzero(most >= least - error)
-    return _Listed(listed[within], within)
+    return Listed(listed[within], within)
 
 
 def _with_generated(
-    index: ArticleIndex, asked: Asked, listed: _Listed, rows: Rows, scores: Float32, weight: float
+    index: ArticleIndex, asked: Asked, listed: Listed, rows: Rows, scores: Float32, weight: float
 ) -> tuple[Ranked, list[int]]:
     """The best of ``rows`` by ``scores`` and what the mixup list adds; and the rank of each in that list, 0 for none.
 
@@ -277,14 +287,13 @@ def _with_generated(
     if len(listed.rows):
         scores[np.searchsorted(rows, listed.rows)] += np.float32(weight) * rank_bonus(MIXUP_LENGTH)[listed.places]
     ranked = index.ranked(rows, scores, asked.n, asked.filters.exclude)
+    return ranked, _ranks_in(listed, ranked.rows)
+
+
+def _ranks_in(listed: Listed, rows: Rows) -> list[int]:
+    """The 1-based rank of each article in a list, 0 where it is not in it."""
     place_of = dict(zip(listed.rows.tolist(), listed.places.tolist(), strict=True))
-    return ranked, [place_of.get(row, -1) + 1 for row in ranked.rows.tolist()]
-
-
-def _ranks_in(listed: Rows, rows: Rows) -> list[int]:
-    """The 1-based place of each article in a list, 0 where it is not in it."""
-    rank_of = {row: rank for rank, row in enumerate(listed.tolist(), 1)}
-    return [rank_of.get(row, 0) for row in rows.tolist()]
+    return [place_of.get(row, -1) + 1 for row in rows.tolist()]
 
 
 def _columns(ranked: Ranked, ranks: Mapping[str, Sequence[int]]) -> RankedArticles:

@@ -195,10 +195,14 @@ class ScoreExplanation(BaseModel):
     """The parts that a score may be made of; which of them count depends on the strategy and on what is known."""
 
     style: float | None = Field(description="Fashion DNA times style, f·d.")
+    popularity: float | None = Field(description="The component of Fashion DNA that tells how much an article sold.")
+    popularity_weight: float = Field(description="What the blended ranking adds to that component's weight in f·d.")
     session: float | None = Field(description="Fashion DNA times the mean Fashion DNA of what was clicked lately.")
     recent_sales: float = Field(description="Sales less returns of the last 7 days.")
     trend: float = Field(description="log(1 + recent sales).")
     trend_weight: float = Field(description="The bundle's weight of the trend in the blended ranking.")
+    best_seller: float = Field(description="Worth of the place among the ten best sellers in stock: 1 for the first.")
+    best_sellers_weight: float = Field(description="The bundle's weight of that in the blended ranking.")
     generated: float = Field(
         description="Worth of the place in the list that what was generated gives (`sources.generated`): 1 for the "
         "first, 0 beyond the 200th."
@@ -251,7 +255,7 @@ class RankedArticle(BaseModel):
     score: float = Field(description="Comparable within one answer only.")
     sources: dict[str, int] = Field(
         description="Which lists named the article, and at which place, from 1: `style`, `session`, `trending`, "
-        "`generated` or `catalogue`."
+        "`best_sellers`, `generated` or `catalogue`."
     )
     explain: ScoreExplanation | None = Field(None, description="There only where `explain` was asked for.")
 

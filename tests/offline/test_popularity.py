@@ -10,7 +10,7 @@ from tiny_shops import purchases_of
 
 from model_store.dataset import Availability
 from model_store.popularity import popularity_component
-from offline.popularity import Popularity, PopularityHistory, RecentSales, fit_half_life
+from offline.popularity import Popularity, PopularityHistory, RecentSales, best_seller_bonus, fit_half_life
 from offline.validation import make_window
 
 DAY = 86_400
@@ -110,3 +110,13 @@ def test_the_half_life_is_that_by_which_later_sales_rank_best(fades: bool, expec
     fitted = fit_half_life(window, RecentSales(purchases, 100), 400 * DAY)
     assert fitted.days in expected
     assert fitted.days == max(fitted.tried, key=lambda entry: entry[1])[0]
+
+
+def test_the_ten_best_sellers_gain_and_what_never_sold_does_not() -> None:
+    component = np.array([0.2, 0.0, 0.5, 0.2, *np.linspace(0.6, 0.9, 9)], np.float32)
+    bonus = best_seller_bonus(component)
+    worth = [np.log(11 / rank) / np.log(11) for rank in range(1, 11)]
+    np.testing.assert_allclose(bonus[[12, 11, 10, 9, 8, 7, 6, 5, 4, 2]], worth, rtol=1e-5)
+    assert not bonus[[0, 1, 3]].any()
+    few = best_seller_bonus(np.array([0.0, 0.3, 0.3, 0.0], np.float32))
+    np.testing.assert_allclose(few, [0.0, worth[0], worth[1], 0.0], rtol=1e-5)  # equal ones in the order given

@@ -116,8 +116,8 @@ def test_the_blend_takes_the_trend_where_it_helps_and_only_there(popular: bool) 
     order = [int(name[1:]) for name in window.customers]
     fitted = fit_blend(window, dna, styles[order], purchases, np.full(40, -1), 20 * DAY, NOBODY)
     assert (fitted.blend.trend > 0) == popular
-    chosen = next(entry for entry in fitted.tried if entry[0] == fitted.blend.trend)
-    assert chosen[1] >= fitted.tried[0][1]  # AUC never falls below the style's alone
+    chosen = next(entry for entry in fitted.tried["trend"] if entry[0] == fitted.blend.trend)
+    assert chosen[1] >= fitted.tried["trend"][0][1]  # AUC never falls below the style's alone
 
 
 @pytest.mark.parametrize(("popular", "some"), [(True, 300), (False, 300), (False, 29)])
@@ -155,8 +155,43 @@ def test_the_blend_listens_to_generations_where_they_tell_and_only_there(telling
     fitted = fit_blend(window, dna, weak, purchases, np.full(40, -1), 20 * DAY, NOBODY, lists)
     if telling:
         assert fitted.blend.generated > 0
-        before, after = fitted.tried_generated[0], max(fitted.tried_generated, key=lambda entry: entry[2])
+        before, after = fitted.tried["generated"][0], max(fitted.tried["generated"], key=lambda entry: entry[2])
         assert after[2] > before[2] + 0.2
     else:
         spread = float(np.std(weak @ dna[window.candidates].T, axis=1).mean())
         assert fitted.blend.generated <= 0.5 * spread
+
+
+@pytest.mark.parametrize("popular", [True, False])
+def test_the_blend_takes_popularity_where_it_helps_and_only_there(popular: bool) -> None:
+    rows, dna, styles = crowd(popular)
+    purchases = purchases_of([tuple(row) for row in rows.tolist()])
+    window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
+    order = [int(name[1:]) for name in window.customers]
+    component = np.where(np.arange(40) < 4, 1.0 - 0.1 * np.arange(40), 0.0).astype(np.float32)
+    dna[:, 127] = component
+    fitted = fit_blend(
+        window, dna, styles[order], purchases, np.full(40, -1), 10 * DAY, NOBODY, popularity=component
+    )  # before anything sold: there is no trend
+    assert list(fitted.tried) == ["popularity", "trend", "best_sellers"]
+    assert (fitted.blend.popularity + fitted.blend.best_sellers > 0) == popular
+    for name, after in (("popularity", "trend"), ("trend", "best_sellers")):
+        chosen = next(entry for entry in fitted.tried[name] if entry[0] == getattr(fitted.blend, name))
+        assert fitted.tried[after][0][1:] == pytest.approx(chosen[1:])  # each is fitted beside those before
+
+
+def test_best_sellers_lift_the_top_where_a_weight_of_popularity_cannot() -> None:
+    """Two best sellers are bought by all; of the others, what sold more is bought less."""
+    rng = np.random.default_rng(0)
+    component = np.linspace(0.0, 1.0, 40).astype(np.float32)
+    dna = np.zeros((40, 128), np.float32)
+    dna[:, 0] = 3 * (1 - component)
+    dna[:, 127] = component
+    styles = np.zeros((300, 128), np.float32)
+    styles[:, 0] = 1.0
+    rows = [(index, int(rng.choice([39, 38, 0, 1, 2, 3, 4, 5, 6])), 20 * DAY, index) for index in range(300)]
+    purchases = purchases_of(rows)
+    window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
+    fitted = fit_blend(window, dna, styles, purchases, np.full(40, -1), 20 * DAY, NOBODY, popularity=component)
+    assert fitted.blend.popularity == 0
+    assert fitted.blend.best_sellers > 0

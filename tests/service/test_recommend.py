@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
-from bundles import CUTOFF, DAY, make_bundle, sample_articles
+from bundles import CUTOFF, DAY, make_bundle, sample_articles, sample_contents, write_bundle
 from service_running import Clock
 
-from model_store.bundle import Bundle
+from model_store.bundle import Blend, Bundle
 from model_store.records import Event, EventType
 from service.answers import similar_articles
 from service.breaker import PAUSE, Breaker
@@ -117,6 +118,10 @@ def bundle(tmp_path: Path) -> Bundle:
 
 @pytest.fixture
 async def world(bundle: Bundle) -> World:
+    return await make_world(bundle)
+
+
+async def make_world(bundle: Bundle) -> World:
     catalogue = MemoryCatalogue()
     live = open_live(bundle.folder, catalogue)
     articles = [prepare(one.article, one.image) for one in sample_articles()]
@@ -211,12 +216,24 @@ async def test_a_moment_in_the_past_does_not_replace_the_state(world: World) -> 
     assert world.store.asked == ["read"]
 
 
-async def test_the_parts_of_an_explanation_make_up_the_score(world: World) -> None:
+async def test_the_parts_of_an_explanation_make_up_the_score(tmp_path: Path) -> None:
+    contents = sample_contents(popularity=True)
+    blend = Blend(popularity=2.0, trend=0.5, best_sellers=1.5)
+    manifest = contents.manifest.model_copy(update={"blend": blend})
+    world = await make_world(write_bundle(tmp_path, replace(contents, manifest=manifest)))
     await world.buy("c1", "a003")
-    for article in (await world.ask("c1", explain=True, n=60))["articles"]:
+    articles = (await world.ask("c1", explain=True, n=60))["articles"]
+    for article in articles:
         parts = article["explain"]
-        total = parts["style"] + parts["trend_weight"] * parts["trend"]
+        total = parts["style"] + sum(
+            parts[f"{part}_weight"] * parts[worth]
+            for part, worth in (("popularity", "popularity"), ("trend", "trend"), ("best_sellers", "best_seller"))
+        )
         assert article["score"] == pytest.approx(total, rel=1e-4, abs=1e-4)
+    leading = {article["sources"].get("best_sellers"): article for article in articles}
+    assert sorted(leading.keys() - {None}) == list(range(1, 11))
+    assert leading[1]["explain"]["best_seller"] == 1.0
+    assert leading[1]["explain"]["popularity"] == max(article["explain"]["popularity"] for article in articles)
 
 
 async def test_answers_are_observed(world: World) -> None:

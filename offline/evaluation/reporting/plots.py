@@ -306,7 +306,9 @@ def _reliability(title: str, found: Mapping[str, Json], *, scaled: bool) -> Pane
     return Panel(title, drawing.svg(f"{title}: {', '.join(found[name]['title'] for name in series)}"))
 
 
-_NO_CURVE = {"epoch", "lr", "stage", "trend", "generated"}
+_WEIGHTS = ("popularity", "trend", "best_sellers", "generated")
+"""Of the blend, as ``offline.blend`` fits them."""
+_NO_CURVE = {"epoch", "lr", "stage", *_WEIGHTS}
 """What a record of training tells beside its figures."""
 
 
@@ -345,7 +347,7 @@ def _learning_panel(stage: str, records: Sequence[Mapping[str, float]]) -> Panel
 
 def _searched(record: Mapping[str, float]) -> str:
     """Which weight of the blend a record has tried, where it is one of those: a line ends with each search."""
-    return next((name for name in ("trend", "generated") if name in record), "")
+    return next((name for name in _WEIGHTS if name in record), "")
 
 
 def _counted(records: Sequence[Mapping[str, float]]) -> str:

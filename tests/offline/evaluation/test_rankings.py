@@ -7,10 +7,20 @@ import pytest
 from small_runs import DAY, START, write_shop
 
 from model_store.bundle import Blend
+from model_store.dataset import Availability
 from model_store.generation import rank_bonus
-from offline.evaluation.rankings import GeneratedRanking, PersonalRanking, blended, popularity, static_styles
+from model_store.popularity import POPULARITY
+from offline.evaluation.rankings import (
+    GeneratedRanking,
+    PersonalRanking,
+    PopularityThen,
+    blended,
+    popularity,
+    static_styles,
+)
 from offline.evaluation.task import Task, Window
 from offline.evaluation.window import make_task
+from offline.popularity import Popularity
 
 DNA = np.array([[0.0], [9.0], [2.0], [1.0]], np.float32)
 EVERYONE = slice(0, 2)
@@ -84,3 +94,23 @@ def test_what_is_generated_first_gains_a_cold_customer_as_much_as_the_best_selle
     _, cold = blended(dynamic, task, Blend(generated=4.0), lists, 5).scores(EVERYONE)
     assert np.argsort(-cold).tolist() == [1, 0, 2, 3]
     np.testing.assert_allclose(cold[1] - cold[0], np.log(2), rtol=1e-5)
+
+
+def test_popularity_and_best_sellers_add_for_who_is_ranked_by_style(task: Task) -> None:
+    style = np.zeros((2, 128), np.float32)
+    style[:, POPULARITY] = 3.0
+    popularity = PopularityThen(
+        Popularity(task.recent, Availability.always(4), half_life=7.0), task.candidates, np.full(2, task.window.start)
+    )
+    dynamic = PersonalRanking("dynamic", 7, style, np.zeros((4, 128), np.float32), popularity)
+    ranking = blended(dynamic, task, Blend(popularity=2.0, best_sellers=5.0))
+    warm, cold = ranking.scores(EVERYONE)
+    component = popularity.popularity.at(task.window.start)[task.candidates]
+    assert np.argsort(-component)[:2].tolist() == [0, 1]
+    bonus = rank_bonus(np.count_nonzero(component), 10)
+    places = np.argsort(np.argsort(-component, kind="stable"), kind="stable")
+    worth = [bonus[place] if place < len(bonus) else 0.0 for place in places]
+    np.testing.assert_allclose(warm, (3 + 2) * component + 5 * np.array(worth), rtol=1e-5)
+    plain = blended(dynamic, task, Blend()).scores(EVERYONE)[1]
+    assert cold.tolist() == plain.tolist()
+    assert ranking.parameters == 7 + 3

@@ -293,13 +293,13 @@ titled_entries = st.lists(st.builds(Entry, shops.articles, shops.vectors, st.boo
 intents = st.builds(Intent, shops.vectors, st.none() | st.integers(0, 35).map(lambda i: f"a{i}"))
 
 
-def titled(entries: list[Entry], blend: Blend) -> tuple[ArticleIndex, Shop, Ranker]:
+def titled(entries: list[Entry], blend: Blend, best_sellers=()) -> tuple[ArticleIndex, Shop, Ranker]:
     space = IdSpace(IDS)
     index, shop = ArticleIndex(titles=True, place_of=space.place_of), Shop()
     for entry in entries:
         index.upsert(entry.article, entry.dna, entry.in_stock, entry.title)
         shop.live[entry.article.article_id] = entry
-    return index, shop, Ranker(blend, Mixup(space))
+    return index, shop, Ranker(blend, Mixup(space), best_sellers)
 
 
 def listed_ids(index: ArticleIndex, ranker: Ranker, intent: Intent, wanted: Filters) -> list[str]:
@@ -312,6 +312,84 @@ def gains(listed, weight: float) -> dict[str, np.float32]:
         name: np.float32(weight) * np.float32(math.log2(201 / rank) / math.log2(201))
         for rank, name in enumerate(listed, 1)
     }
+
+
+def leads(best_sellers, shop: Shop, weight: float) -> dict[str, float]:
+    """What the first ten of ``best_sellers`` in stock gain, from the formula in ``Blend``."""
+    first = [name for name in best_sellers if name in shop.live and shop.live[name].in_stock][:10]
+    return {name: weight * math.log(11 / rank) / math.log(11) for rank, name in enumerate(first, 1)}
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    titled_entries,
+    sales,
+    st.permutations([f"a{i}" for i in range(36)]),
+    shops.vectors,
+    st.none() | intents,
+    st.sampled_from([0.0, 0.3]),
+    st.sampled_from([0.5, 30.0]),
+    st.sampled_from([0.0, 2.0]),
+    questions,
+)
+def test_blended_with_best_sellers_equals_scoring_everything_in_stock(
+    entries, sold, best_sellers, style, intent, trend, weight, popularity, question
+):
+    n, wanted = question
+    blend = Blend(trend=trend, best_sellers=weight, popularity=popularity, generated=0.7)
+    index, shop, ranker = titled(entries, blend, best_sellers)
+    answers = ranker.rank(
+        index, Taste(style, cold=False), n, trending=TrendSnapshot(sold), filters=wanted, intent=intent
+    )
+    gained = {} if intent is None else gains(listed_ids(index, ranker, intent, wanted), 0.7)
+    led = leads(best_sellers, shop, weight)
+
+    def score(entry: Entry) -> float:
+        name = entry.article.article_id
+        own = float(entry.dna @ style) + popularity * float(entry.dna[127]) + trend * math.log1p(sold.get(name, 0.0))
+        return own + led.get(name, 0.0) + float(gained.get(name, 0.0))
+
+    expected = sorted((score(entry) for entry in shop.allowed(wanted)), reverse=True)[:n]
+    np.testing.assert_allclose([answer.score for answer in answers], expected, atol=1e-4)
+    place_of = {name: place for place, name in enumerate(led, 1)}
+    for answer in answers:
+        assert answer.score == pytest.approx(score(shop.live[answer.article_id]), abs=1e-4)
+        assert answer.sources.get("best_sellers") == place_of.get(answer.article_id)
+
+
+def test_the_next_best_seller_moves_up_when_one_sells_out_and_a_filter_moves_none():
+    entries = [
+        Entry(article(i, category="dress" if i % 2 else "shirt"), np.zeros(128, np.float32), True) for i in range(30)
+    ]
+    index, _ = build(entries)
+    ranker = Ranker(Blend(best_sellers=1.0), best_sellers=["gone", *(f"a{i}" for i in range(25))])
+
+    def places(**filters):
+        answers = ranker.rank(index, Taste(np.zeros(128, np.float32), cold=False), 30, filters=Filters(**filters))
+        found = {answer.sources.get("best_sellers"): answer.article_id for answer in answers}
+        found.pop(None)
+        return [found[place] for place in sorted(found)]
+
+    assert places() == [f"a{i}" for i in range(10)]
+    assert places(category=frozenset({"dress"})) == ["a1", "a3", "a5", "a7", "a9"]
+    assert places(exclude=frozenset({"a0"})) == [f"a{i}" for i in range(1, 10)]
+    index.set_stock("a2", in_stock=False)
+    index.remove("a4")
+    assert places() == ["a0", "a1", "a3", *(f"a{i}" for i in range(5, 12))]
+    for i in range(20):
+        index.set_stock(f"a{i}", in_stock=False)
+    assert places() == [f"a{i}" for i in range(20, 25)]
+    index.set_stock("a0", in_stock=True)
+    assert places() == ["a0", *(f"a{i}" for i in range(20, 25))]
+
+
+def test_best_sellers_count_in_no_other_strategy():
+    index, _ = build([Entry(article(i), np.zeros(128, np.float32), True) for i in range(5)])
+    ranker = Ranker(Blend(best_sellers=1.0, popularity=3.0), best_sellers=["a4"])
+    plain, taste = Ranker(Blend()), Taste(np.ones(128, np.float32), cold=False)
+    for strategy in ("style", "trending"):
+        assert ranker.rank(index, taste, 5, strategy=strategy) == plain.rank(index, taste, 5, strategy=strategy)
+    assert ranker.rank(index, Taste(taste.style), 5) == plain.rank(index, Taste(taste.style), 5)  # who is cold
 
 
 @pytest.mark.parametrize("strategy", ["style", "blended", "generated"])
