@@ -52,6 +52,9 @@ def arguments(parser: ArgumentParser) -> None:
     ours = parser.add_argument_group("Modiste")
     ours.add_argument("--rate", type=float, default=10.0, help="journeys that begin per second (default: %(default)s)")
     ours.add_argument("--minutes", type=float, default=1.0, help="how long they begin (default: %(default)s)")
+    ours.add_argument(
+        "--warm-up", type=float, default=0.0, help="minutes of journeys before anything is measured (default: none)"
+    )
     ours.add_argument("--think", type=float, default=1.0, help="mean seconds between steps (default: %(default)s)")
     ours.add_argument("--zipf", type=float, default=1.0, help="exponent of Zipf's law (default: %(default)s)")
     ours.add_argument("--customers", type=int, default=100_000, help="made up (default: %(default)s)")
@@ -97,12 +100,15 @@ class Everybody(FastHttpUser):
             log.error("%s", error)
             self.environment.runner.quit()
             return
-        self.began = time.perf_counter()
-        others = [gevent.spawn(self._merchandise), gevent.spawn(self._watch)]
+        warm_up = 60 * options.warm_up
+        self.began = time.perf_counter() + warm_up  # of what is measured
+        others = [gevent.spawn(self._merchandise), gevent.spawn(self._watch), gevent.spawn_later(warm_up, _begin)]
         journeys = Group()
-        for due in arrivals(options.rate, 60 * options.minutes, rng):
+        for arrival in arrivals(options.rate, warm_up + 60 * options.minutes, rng):
+            due = arrival - warm_up
             gevent.sleep(max(0.0, self.began + due - time.perf_counter()))
-            measured.late.append(1_000 * (time.perf_counter() - self.began - due))
+            if due >= 0:
+                measured.late.append(1_000 * (time.perf_counter() - self.began - due))
             journey = rng.choices(list(JOURNEYS), list(JOURNEYS.values()))[0]
             journeys.spawn(_made, journey, Visit(shop, self.send, shop.customer(), self.began + due))
         journeys.join(PATIENCE)
@@ -215,6 +221,11 @@ class Everybody(FastHttpUser):
             gevent.sleep(0.05)
 
 
+def _begin() -> None:
+    """Forget what went well while it warmed up."""
+    measured.elsewhere[:] = filter(None, measured.elsewhere)
+
+
 def _made(journey: Callable[[Visit], None], visit: Visit) -> None:
     try:
         journey(visit)
@@ -237,7 +248,7 @@ def judge(environment: Environment, **_: Any) -> None:
     figures = report(measured, 60 * options.minutes)
     limits = {name: getattr(options, name) for name in ("p50", "p99", "failures", "latency_growth", "memory_growth")}
     faults = missed(figures, Limits(**limits))
-    asked = ("rate", "minutes", "think", "zipf", "customers", "articles", "seed")
+    asked = ("rate", "minutes", "warm_up", "think", "zipf", "customers", "articles", "seed")
     content = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),

@@ -33,7 +33,7 @@ class Limits:
 
 @dataclass
 class Measured:
-    """What a load test notes while it runs. Times are seconds since its begin."""
+    """What a load test notes while it runs. Times are seconds since its begin, and negative while it warms up."""
 
     names: list[str] = field(default_factory=list)
     due: list[float] = field(default_factory=list)
@@ -56,9 +56,10 @@ class Measured:
 
 
 def report(measured: Measured, seconds: float) -> dict[str, Any]:
-    """Figures of the whole test, of each call and of each part."""
-    due, latency = np.array(measured.due), np.array(measured.latency)
-    names, failed = np.array(measured.names, dtype=object), np.array(measured.failed, dtype=bool)
+    """Figures of the whole test, of each call and of each part, but of the time before its begin only what failed."""
+    kept = np.array(measured.due) >= 0
+    due, latency = np.array(measured.due)[kept], np.array(measured.latency)[kept]
+    names, failed = np.array(measured.names, dtype=object)[kept], np.array(measured.failed, dtype=bool)[kept]
     edges = np.linspace(0, seconds, PARTS + 1)
     parts = [
         {
@@ -69,7 +70,8 @@ def report(measured: Measured, seconds: float) -> dict[str, Any]:
         }
         for start, end in itertools.pairwise(edges)
     ]
-    every = [*measured.failed, *measured.elsewhere]
+    every = [failed for when, failed in zip(measured.due, measured.failed, strict=True) if when >= 0 or failed]
+    every += measured.elsewhere
     return {
         "seconds": round(seconds, 1),
         "journeys": len(measured.late),
@@ -81,7 +83,7 @@ def report(measured: Measured, seconds: float) -> dict[str, Any]:
         "calls": {
             name: {"requests": int((names == name).sum()), "failed": int(failed[names == name].sum())}
             | {"latency_ms": percentiles(latency[names == name])}
-            for name in sorted(set(measured.names))
+            for name in sorted(set(names.tolist()))
         },
         "parts": parts,
         "growth": _growth(parts),

@@ -43,6 +43,18 @@ def test_figures_are_those_of_all_requests_of_each_call_and_of_each_fifth() -> N
     assert found["growth"] == {"latency": 3.0, "memory_mib": 160.0}, "Redis keeps what it is told"
 
 
+def test_of_the_time_before_the_begin_only_failures_count() -> None:
+    warm, plain = measured(), measured()
+    for number in range(10):
+        warm.note("early", number - 10.0, 500.0, number == 3)
+        warm.memory.append((number - 10.0, {"workers": 1}))
+    found, without = report(warm, 100.0), report(plain, 100.0)
+    assert found["requests"] == without["requests"] + 1
+    assert found["failed_share"] == 6 / 203
+    same = ("latency_ms", "calls", "parts", "growth", "journeys")
+    assert {name: found[name] for name in same} == {name: without[name] for name in same}
+
+
 @pytest.mark.parametrize(
     ("limits", "line"),
     [
