@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ _MOST_CUSTOMERS = 3_000
 _COLD_PURCHASES = 30  # fewer say nothing
 
 Float32 = NDArray[np.float32]
+Lists = Sequence[NDArray[np.int64]]
 Tried = list[tuple[float, float, float]]
 
 
@@ -48,19 +50,21 @@ def fit_blend(
     purchases: Purchases,
     created_at: NDArray[np.int64],
     until: int,
-    cold: NDArray[np.bool_],
-    lists: Sequence[NDArray[np.int64]] | None = None,
+    owned: Lists,
+    lists: Lists | None = None,
     popularity: Float32 | None = None,
 ) -> BlendFit:
     """Fit on ``window`` with ``styles`` float32 (C, 128) of its customers.
 
     ``purchases``: sales of all customers, of which those count that were known at ``until`` (Unix seconds), as in the
     evaluation by time; ``created_at`` int64 (N): when each article was made (Unix seconds, -1 unknown).
-    ``cold`` bool (C): who had bought nothing before; they are ranked like all others where that is better for them.
-    ``lists`` (C): each customer's mixup list, positions among the candidates, empty where nothing was generated; their
-    weight is fitted on those who have one. ``popularity`` float32 (N): that component of f, where the run has it.
+    ``owned`` (C): what each customer bought before, positions among the candidates; who bought nothing is ranked like
+    all others where that is better for them. ``lists`` (C): each customer's mixup list, in the same way, empty where
+    nothing was generated; their weight is fitted on those who have one. ``popularity`` float32 (N): that component of
+    f, where the run has it.
     """
     window, styles = _at_most(window, styles, _MOST_CUSTOMERS)
+    owned, lists = owned[: len(window.customers)], None if lists is None else lists[: len(window.customers)]
     sales = RecentSales(purchases, len(created_at))
     trends = trend_score(sales.trend(until, window.candidates, created_at[window.candidates]))
     spread = float(np.std(styles @ dna[window.candidates].T, axis=1).mean())
@@ -83,15 +87,21 @@ def fit_blend(
         ]
         weights[name] = _best(tried[name])
         always += np.float32(weights[name]) * part
-    if lists is not None and any(map(len, lists[: len(window.customers)])):
-        listed = np.array([len(one) > 0 for one in lists[: len(window.customers)]])
-        asked, own = _only(window, listed), [one for one in lists[: len(window.customers)] if len(one)]
+    tried["bought_before"] = [
+        _measured(window, dna, styles, weight, _bonus(always, owned, weight))
+        for weight in np.multiply(_LIST_MULTIPLES, spread).tolist()
+    ]
+    weights["bought_before"] = again = _best(tried["bought_before"])
+    if lists is not None and any(map(len, lists)):
+        listed = np.array([len(one) > 0 for one in lists])
+        asked, had = _only(window, listed), list(compress(owned, listed))
+        written = list(compress(lists, listed))
         tried["generated"] = [
-            _measured(asked, dna, styles[listed], weight, _bonus(always, own, weight))
+            _measured(asked, dna, styles[listed], weight, _bonus(always, had, again, written, weight))
             for weight in np.multiply(_LIST_MULTIPLES, spread).tolist()
         ]
         weights["generated"] = _best(tried["generated"])
-    by_style, gains = _cold(window, dna, styles, cold[: len(window.customers)], trends, always)
+    by_style, gains = _cold(window, dna, styles, np.array([not len(one) for one in owned]), trends, always)
     return BlendFit(Blend(**weights, cold_by_style=by_style), tried, gains)
 
 
@@ -125,12 +135,14 @@ def _best(tried: Tried) -> float:
 
 
 def _bonus(
-    always: Float32, lists: Sequence[NDArray[np.int64]] = (), generated: float = 0.0
+    always: Float32, owned: Lists = (), again: float = 0.0, lists: Lists = (), generated: float = 0.0
 ) -> Callable[[int, int], Float32]:
     """``always`` float32 (A): what the candidates get whoever asks."""
 
     def rows(low: int, high: int) -> Float32:
         bonus: Float32 = np.tile(always, (high - low, 1))
+        for row, had in zip(bonus, owned[low:high], strict=False):
+            row[had] += np.float32(again)
         for row, listed in zip(bonus, lists[low:high], strict=False):
             row[listed] += np.float32(generated) * rank_bonus(len(listed))
         return bonus

@@ -68,6 +68,22 @@ def make_window(
     return Window([purchases.customer_ids[index] for index in customer], times, candidates, row, target)
 
 
+def owned_candidates(
+    position: NDArray[np.int64], purchases: Purchases, customers: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Which candidates each customer has bought: their positions, ascending.
+
+    ``position`` int64 (N): place of each article among the candidates, -1 for what is none; ``customers`` int64 (C):
+    index into those of ``purchases``, -1 for who bought nothing.
+    """
+    owned = []
+    for customer in customers.tolist():
+        bought = slice(*purchases.offsets[customer : customer + 2]) if customer >= 0 else slice(0)
+        places = np.unique(position[purchases.article[bought]])
+        owned.append(places[places >= 0])
+    return owned
+
+
 def ranks(
     window: Window, dna: Float32, styles: Float32, bonus: Callable[[int, int], Float32] | None = None
 ) -> NDArray[np.float64]:

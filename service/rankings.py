@@ -75,14 +75,16 @@ class Informed(NamedTuple):
 class Ranking(NamedTuple):
     """An answer's articles, best first, and what they were ranked by.
 
-    ``open_jsons``: what the index shows of each article at that moment (``ArticleIndex.open_jsons``). ``styled`` and
-    ``ranked``: when the style was known, and the ranking, of all who shared the work (``perf_counter``).
+    ``open_jsons``: what the index shows of each article at that moment (``ArticleIndex.open_jsons``). ``again``: what
+    the customer bought before, where that may be shown. ``styled`` and ``ranked``: when the style was known, and the
+    ranking, of all who shared the work (``perf_counter``).
     """
 
     articles: RankedArticles
     open_jsons: list[bytes]
     taste: Taste
     filters: Filters
+    again: Sequence[str]
     styled: float
     ranked: float
 
@@ -108,13 +110,14 @@ def _rank(live: Live, informed: Sequence[Informed]) -> list[Ranking]:
             each.trending,
             _without_purchased(each.wish, each.known.state),
             each.intent,
+            () if each.wish.exclude_purchased else each.known.state.purchased,
         )
         for each, taste in zip(informed, tastes, strict=True)
     ]
     ranked = live.ranker.rank_many(live.index, asked)
     now = time.perf_counter()
     return [
-        Ranking(articles, live.index.open_jsons(articles.rows), each.taste, each.filters, styled, now)
+        Ranking(articles, live.index.open_jsons(articles.rows), each.taste, each.filters, each.again, styled, now)
         for articles, each in zip(ranked, asked, strict=True)
     ]
 

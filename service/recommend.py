@@ -202,7 +202,7 @@ def _explanations(
     if not wish.explain:
         return None
     listed = None if found.intent is None else live.ranker.mixup(live.index, found.intent, ranking.filters)
-    return answers.ScoreExplanations(live, ranking.taste, trend, listed)
+    return answers.ScoreExplanations(live, ranking.taste, trend, listed, ranking.again)
 
 
 def _answer(

@@ -143,9 +143,10 @@ class GeneratedRanking:
 class BlendedRanking:
     """What the service ranks by (``model_store.bundle.Blend``).
 
-    f · d + what the ``blend`` adds for popularity, sales of the week before the window, and the places among the best
-    sellers and in the mixup list. For a customer without purchases, unless ``blend.cold_by_style``: by log(1 + sales),
-    and what was generated first gains as much as the best seller; what neither sold nor was generated follows by f · d.
+    f · d + what the ``blend`` adds for popularity, sales of the week before the window, the places among the best
+    sellers and in the mixup list, and what the customer bought before (no part of tables that hide that). For a
+    customer without purchases, unless ``blend.cold_by_style``: by log(1 + sales), and what was generated first gains as
+    much as the best seller; what neither sold nor was generated follows by f · d.
     """
 
     dynamic: PersonalRanking
@@ -158,7 +159,7 @@ class BlendedRanking:
 
     @property
     def parameters(self) -> int:
-        weights = 1 if self.dynamic.popularity is None else 3
+        weights = 2 if self.dynamic.popularity is None else 4
         return self.dynamic.parameters + weights + (self.generating_parameters + 1 if self.lists else 0)
 
     def scores(self, customers: slice) -> Float32:
@@ -168,7 +169,9 @@ class BlendedRanking:
         popular, then = self._popular(customers)
         lists = self.lists[customers] if self.lists else [np.zeros(0, np.int64)] * len(scores)
         new_customer = (self.task.history_sizes[customers] == 0) & (not self.blend.cold_by_style)
-        for row, moment, reading, cold, listed in zip(scores, moments, then, new_customer, lists, strict=True):
+        owned = map(self.task.first_time.hidden_from, range(*customers.indices(self.task.targets.customers)))
+        everyone = zip(scores, moments, then, new_customer, lists, owned, strict=True)
+        for row, moment, reading, cold, listed, had in everyone:
             trend = trends[moment]
             bonus = np.zeros(len(row), np.float32)
             bonus[listed] = rank_bonus(len(listed))
@@ -179,6 +182,7 @@ class BlendedRanking:
             else:
                 row[:] += popular[reading] + np.float32(self.blend.trend) * trend
                 row[:] += np.float32(self.blend.generated) * bonus
+                row[had] += np.float32(self.blend.bought_before)
         return scores
 
     def _popular(self, customers: slice) -> tuple[Float32, NDArray[np.int64]]:

@@ -18,6 +18,7 @@ from offline.evaluation.ranks import TIERS, Targets
 from offline.hold_out import Protocol
 from offline.popularity import RecentSales
 from offline.style_lstm import customer_index
+from offline.validation import owned_candidates
 
 RECENT_DAYS = 28
 POPULARITY_DAYS = (TRENDING_DAYS, 28)
@@ -133,19 +134,12 @@ def first_time_targets(
     targets: Targets, known: Purchases, known_customer: NDArray[np.int64], position: NDArray[np.int64]
 ) -> Targets:
     """Targets less repeats. ``position`` (articles): place among the candidates, −1 for what is none."""
-    owned = [_owned(known, customer, position) for customer in known_customer.tolist()]
+    owned = owned_candidates(position, known, known_customer)
     kept = [
         np.setdiff1d(targets.candidate[low:high], own)
         for low, high, own in zip(targets.offsets, targets.offsets[1:], owned, strict=False)
     ]
     return Targets(_ends(kept), np.concatenate(kept), targets.tier_ends, _ends(owned), np.concatenate(owned))
-
-
-def _owned(known: Purchases, customer: int, position: NDArray[np.int64]) -> NDArray[np.int64]:
-    if customer < 0:
-        return np.zeros(0, np.int64)
-    places = np.unique(position[known.article[known.offsets[customer] : known.offsets[customer + 1]]])
-    return places[places >= 0]
 
 
 def _ends(groups: list[NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -1,9 +1,10 @@
 """From style, trend, session and intent to one ranking of articles in stock.
 
 Each strategy is as exact as the search: given the best by f·q, it equals scoring every article in stock that passes the
-filters. That is cheap because every score is f·q plus bonuses, for sales and for what a language model generated, that
-are never negative: so the answer lies in the union of the best by f·q, the ten best sellers, and what trends or is on
-the mixup list and can still be among the n best (``TrendRows.contenders``, ``_within_reach``).
+filters. That is cheap because every score is f·q plus bonuses, for sales, for what a language model generated and for
+what was bought before, that are never negative: so the answer lies in the union of the best by f·q, what was bought
+before, the ten best sellers, and what trends or is on the mixup list and can still be among the n best
+(``TrendRows.contenders``, ``_within_reach``).
 """
 
 from __future__ import annotations
@@ -93,7 +94,10 @@ _NOT_GENERATED = MixupList(NO_ROWS, NO_ROWS, NO_ROWS)
 
 
 class Asked(NamedTuple):
-    """One customer's request for a ranking of ``n`` articles that pass ``filters``; see ``Ranker.rank``."""
+    """One customer's request for a ranking of ``n`` articles that pass ``filters``; see ``Ranker.rank``.
+
+    ``again``: what the customer bought before, where that may be shown.
+    """
 
     taste: Taste
     n: int
@@ -101,6 +105,7 @@ class Asked(NamedTuple):
     trending: TrendSnapshot = NO_TREND
     filters: Filters = EVERYTHING
     intent: Intent | None = None
+    again: Sequence[str] = ()
 
 
 class _Fusion(NamedTuple):
@@ -135,13 +140,15 @@ class Ranker:
         trending: TrendSnapshot = NO_TREND,
         filters: Filters = EVERYTHING,
         intent: Intent | None = None,
+        again: Sequence[str] = (),
     ) -> list[RankedArticle]:
         """The best ``n`` articles in stock that pass ``filters``; fewer where fewer pass.
 
-        ``style``: f·d. ``blended``: that, and what ``Blend`` adds for popularity, sales, and the places among the best
-        sellers and in the mixup list, where there is an ``intent``. ``trending``: log(1 + sales), and what did not sell
-        follows by style. ``generated``: the mixup list, scored by ``rank_bonus``; without an ``intent`` the blended
-        answer. What is too new to have sold counts as average (``TrendSnapshot.with_newcomers``).
+        ``style``: f·d. ``blended``: that, and what ``Blend`` adds for popularity, sales, the places among the best
+        sellers and in the mixup list, where there is an ``intent``, and for what may be bought ``again``. ``trending``:
+        log(1 + sales), and what did not sell follows by style. ``generated``: the mixup list, scored by ``rank_bonus``;
+        without an ``intent`` the blended answer. What is too new to have sold counts as average
+        (``TrendSnapshot.with_newcomers``).
 
         A cold customer gets the trending list, and after it what did not sell by the style of an empty history, unless
         ``blend.cold_by_style`` has them ranked like all others; where a session is known, ``style`` and ``blended``
@@ -151,7 +158,7 @@ class Ranker:
 
         Purchased articles stay out by ``filters.exclude``, which holds for every list here. Raises InvalidVector.
         """
-        return self.rank_many(index, [Asked(taste, n, strategy, trending, filters, intent)])[0].articles()
+        return self.rank_many(index, [Asked(taste, n, strategy, trending, filters, intent, again)])[0].articles()
 
     def rank_many(self, index: ArticleIndex, asked: Sequence[Asked]) -> list[RankedArticles]:
         """``rank`` for many, in the order given. They are searched for together, which costs less than one by one."""
@@ -201,17 +208,19 @@ class Ranker:
         n, filters, query, blend = asked.n, asked.filters, fusion.query, fusion.blend
         rows_listed = self._counted(index, asked)
         best = self.best_sellers(index, filters) if blend.best_sellers else _NONE
+        again = index.allowed_among(asked.again, filters) if blend.bought_before else NO_ROWS
+        lifted = _lifted(best, again, blend)
         nearest = index.ranked(found.rows, found.scores, n, filters.exclude)
-        if not blend.trend and not len(rows_listed) and not len(best.rows):
+        if not blend.trend and not len(rows_listed) and not len(lifted.rows):
             return _columns(nearest, {fusion.source: range(1, len(nearest.rows) + 1)})
         trend = self._trend(index, asked.trending)
         contenders = Contenders(NO_ROWS, float(nearest.scores[-1]) if len(nearest.rows) == n else -math.inf)
         if blend.trend:
             contenders = trend.contenders(query, blend.trend, n, filters, found, contenders.least)
-        listed = _within_reach(rows_listed, trend, best, query, blend, nearest, contenders.least)
-        rows = united(found.rows, contenders.rows, best.rows, listed.rows)
+        listed = _within_reach(rows_listed, trend, lifted, query, blend, nearest, contenders.least)
+        rows = united(found.rows, contenders.rows, lifted.rows, listed.rows)
         scores = index.scores(rows, query) + np.float32(blend.trend) * trend.bonuses(rows)
-        scores[np.searchsorted(rows, best.rows)] += np.float32(blend.best_sellers) * BONUSES[best.places]
+        scores[np.searchsorted(rows, lifted.rows)] += lifted.gains
         ranked, generated = _with_generated(index, asked, listed, rows, scores, blend.generated)
         return _columns(
             ranked,
@@ -219,6 +228,7 @@ class Ranker:
                 fusion.source: _ranks_in(Listed.whole(nearest.rows), ranked.rows),
                 "trending": trend.ranks(ranked.rows, filters) if blend.trend else [0] * len(ranked.rows),
                 "best_sellers": _ranks_in(best, ranked.rows),
+                "bought_before": _ranks_among(again, ranked.rows),
                 "generated": generated,
             },
         )
@@ -260,8 +270,24 @@ class Ranker:
         return trend
 
 
+class _Lifted(NamedTuple):
+    """A few ``rows``, ascending, that the blend lifts whatever their f·query: each ``gains`` float32 (k)."""
+
+    rows: Rows
+    gains: Float32
+
+
+def _lifted(best: Listed, again: Rows, blend: Blend) -> _Lifted:
+    """The ``best`` sellers, and what was bought before and may be shown ``again``."""
+    rows = united(best.rows, again)
+    gains = np.zeros(len(rows), np.float32)
+    gains[np.searchsorted(rows, best.rows)] += np.float32(blend.best_sellers) * BONUSES[best.places]
+    gains[np.searchsorted(rows, again)] += np.float32(blend.bought_before)
+    return _Lifted(rows, gains)
+
+
 def _within_reach(
-    listed: Rows, trend: TrendRows, best: Listed, query: Float32, blend: Blend, nearest: Ranked, least: float
+    listed: Rows, trend: TrendRows, lifted: _Lifted, query: Float32, blend: Blend, nearest: Ranked, least: float
 ) -> Listed:
     """Those of the mixup list that can be among the best, of which each has at least ``least``.
 
@@ -270,9 +296,10 @@ def _within_reach(
     if not len(listed) or not len(nearest.rows):
         return _NONE
     most = nearest.scores[0] + np.float32(blend.trend) * trend.bonuses(listed)
-    most[np.isin(listed, best.rows)] += np.float32(blend.best_sellers)
+    most[np.isin(listed, lifted.rows)] += lifted.gains.max(initial=0.0)
     most += np.float32(blend.generated) * rank_bonus(len(listed))
-    error = 2 * trend.rounding(query, blend.trend) + 2.0**-22 * (blend.generated + blend.best_sellers)
+    gained = blend.generated + blend.best_sellers + blend.bought_before
+    error = 2 * trend.rounding(query, blend.trend) + 2.0**-22 * gained
     within = np.flatnonzero(most >= least - error)
     return Listed(listed[within], within)
 
@@ -294,6 +321,13 @@ def _ranks_in(listed: Listed, rows: Rows) -> list[int]:
     """The 1-based rank of each article in a list, 0 where it is not in it."""
     place_of = dict(zip(listed.rows.tolist(), listed.places.tolist(), strict=True))
     return [place_of.get(row, -1) + 1 for row in rows.tolist()]
+
+
+def _ranks_among(some: Rows, rows: Rows) -> list[int]:
+    """Of those of ``rows`` that are among ``some``, the how manieth of them each is, from 1; 0 for all others."""
+    among = np.isin(rows, some)
+    ranks: list[int] = (np.cumsum(among) * among).tolist()
+    return ranks
 
 
 def _columns(ranked: Ranked, ranks: Mapping[str, Sequence[int]]) -> RankedArticles:

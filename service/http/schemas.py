@@ -203,6 +203,8 @@ class ScoreExplanation(BaseModel):
     trend_weight: float = Field(description="The bundle's weight of the trend in the blended ranking.")
     best_seller: float = Field(description="Worth of the place among the ten best sellers in stock: 1 for the first.")
     best_sellers_weight: float = Field(description="The bundle's weight of that in the blended ranking.")
+    bought_before: float = Field(description="1 for what the customer bought, where that may be shown again, else 0.")
+    bought_before_weight: float = Field(description="The bundle's weight of that in the blended ranking.")
     generated: float = Field(
         description="Worth of the place in the list that what was generated gives (`sources.generated`): 1 for the "
         "first, 0 beyond the 200th."
@@ -255,7 +257,7 @@ class RankedArticle(BaseModel):
     score: float = Field(description="Comparable within one answer only.")
     sources: dict[str, int] = Field(
         description="Which lists named the article, and at which place, from 1: `style`, `session`, `trending`, "
-        "`best_sellers`, `generated` or `catalogue`."
+        "`best_sellers`, `bought_before`, `generated` or `catalogue`."
     )
     explain: ScoreExplanation | None = Field(None, description="There only where `explain` was asked for.")
 

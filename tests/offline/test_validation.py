@@ -8,7 +8,7 @@ from tiny_shops import purchases_of
 from model_store.dataset import Availability
 from model_store.errors import TrainingError
 from offline.blend import fit_blend
-from offline.validation import auc, discounted_gain, make_window, ranks
+from offline.validation import auc, discounted_gain, make_window, owned_candidates, ranks
 
 DAY = 86_400
 ARTICLES = 12
@@ -25,7 +25,8 @@ PURCHASES = purchases_of(
     ]
 )
 
-NOBODY = np.zeros(300, bool)
+NOTHING = np.zeros(0, np.int64)
+SOMETHING = [np.array([39])] * 300  # what each customer has, and nobody buys again
 UNDATED = np.full(ARTICLES, -1)
 
 
@@ -114,7 +115,7 @@ def test_the_blend_takes_the_trend_where_it_helps_and_only_there(popular: bool) 
     purchases = purchases_of([tuple(row) for row in rows.tolist()])
     window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
     order = [int(name[1:]) for name in window.customers]
-    fitted = fit_blend(window, dna, styles[order], purchases, np.full(40, -1), 20 * DAY, NOBODY)
+    fitted = fit_blend(window, dna, styles[order], purchases, np.full(40, -1), 20 * DAY, SOMETHING)
     assert (fitted.blend.trend > 0) == popular
     chosen = next(entry for entry in fitted.tried["trend"] if entry[0] == fitted.blend.trend)
     assert chosen[1] >= fitted.tried["trend"][0][1]  # AUC never falls below the style's alone
@@ -126,7 +127,9 @@ def test_who_bought_nothing_yet_is_ranked_by_style_where_that_is_better_for_them
     purchases = purchases_of([tuple(row) for row in rows.tolist()])
     window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
     order = [int(name[1:]) for name in window.customers]
-    fitted = fit_blend(window, dna, styles[order], purchases, np.full(40, -1), 20 * DAY, np.arange(300) < some)
+    fitted = fit_blend(
+        window, dna, styles[order], purchases, np.full(40, -1), 20 * DAY, [NOTHING] * some + SOMETHING[some:]
+    )
     assert fitted.blend.cold_by_style == (not popular and some == 300)
     assert (fitted.cold is None) == (some == 29)
     if popular:  # four best sellers, each as likely: by hand, places 1 to 4 in the order of their sales
@@ -152,7 +155,7 @@ def test_the_blend_listens_to_generations_where_they_tell_and_only_there(telling
     ]
     if telling:
         lists = [np.append(target[row], one) if len(one) else one for row, one in enumerate(lists)]
-    fitted = fit_blend(window, dna, weak, purchases, np.full(40, -1), 20 * DAY, NOBODY, lists)
+    fitted = fit_blend(window, dna, weak, purchases, np.full(40, -1), 20 * DAY, SOMETHING, lists)
     if telling:
         assert fitted.blend.generated > 0
         before, after = fitted.tried["generated"][0], max(fitted.tried["generated"], key=lambda entry: entry[2])
@@ -171,9 +174,9 @@ def test_the_blend_takes_popularity_where_it_helps_and_only_there(popular: bool)
     component = np.where(np.arange(40) < 4, 1.0 - 0.1 * np.arange(40), 0.0).astype(np.float32)
     dna[:, 127] = component
     fitted = fit_blend(
-        window, dna, styles[order], purchases, np.full(40, -1), 10 * DAY, NOBODY, popularity=component
+        window, dna, styles[order], purchases, np.full(40, -1), 10 * DAY, SOMETHING, popularity=component
     )  # before anything sold: there is no trend
-    assert list(fitted.tried) == ["popularity", "trend", "best_sellers"]
+    assert list(fitted.tried) == ["popularity", "trend", "best_sellers", "bought_before"]
     assert (fitted.blend.popularity + fitted.blend.best_sellers > 0) == popular
     for name, after in (("popularity", "trend"), ("trend", "best_sellers")):
         chosen = next(entry for entry in fitted.tried[name] if entry[0] == getattr(fitted.blend, name))
@@ -192,6 +195,32 @@ def test_best_sellers_lift_the_top_where_a_weight_of_popularity_cannot() -> None
     rows = [(index, int(rng.choice([39, 38, 0, 1, 2, 3, 4, 5, 6])), 20 * DAY, index) for index in range(300)]
     purchases = purchases_of(rows)
     window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
-    fitted = fit_blend(window, dna, styles, purchases, np.full(40, -1), 20 * DAY, NOBODY, popularity=component)
+    fitted = fit_blend(window, dna, styles, purchases, np.full(40, -1), 20 * DAY, SOMETHING, popularity=component)
     assert fitted.blend.popularity == 0
     assert fitted.blend.best_sellers > 0
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_the_blend_lifts_what_was_bought_before_where_that_is_bought_again(again: bool) -> None:
+    rng = np.random.default_rng(0)
+    dna, styles = rng.normal(size=(40, 128)).astype(np.float32), rng.normal(size=(300, 128)).astype(np.float32)
+    had = [np.unique(rng.integers(40, size=3)) for _ in range(300)]
+    bought = [rng.choice(own) if again and index % 2 else rng.integers(40) for index, own in enumerate(had)]
+    purchases = purchases_of([(index, int(article), 20 * DAY, index) for index, article in enumerate(bought)])
+    window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
+    order = [int(name[1:]) for name in window.customers]
+    owned = [had[index] for index in order]
+    fitted = fit_blend(window, dna, styles[order], purchases, np.full(40, -1), 20 * DAY, owned)
+    alone, *others = fitted.tried["bought_before"]
+    if again:
+        assert fitted.blend.bought_before > 0
+        assert max(gain for _, _, gain in others) > alone[2] + 0.1
+    else:
+        assert max(gain for _, _, gain in others) < alone[2] + 0.02
+
+
+def test_what_customers_own_is_told_by_its_place_among_the_candidates() -> None:
+    position = np.full(ARTICLES, -1)
+    position[[3, 1, 5]] = [0, 1, 2]
+    owned = owned_candidates(position, PURCHASES, np.array([2, -1, 0]))
+    assert [places.tolist() for places in owned] == [[2], [], [0, 1]]  # 2 is no candidate

@@ -218,18 +218,21 @@ async def test_a_moment_in_the_past_does_not_replace_the_state(world: World) -> 
 
 async def test_the_parts_of_an_explanation_make_up_the_score(tmp_path: Path) -> None:
     contents = sample_contents(popularity=True)
-    blend = Blend(popularity=2.0, trend=0.5, best_sellers=1.5)
+    blend = Blend(popularity=2.0, trend=0.5, best_sellers=1.5, bought_before=3.0)
     manifest = contents.manifest.model_copy(update={"blend": blend})
     world = await make_world(write_bundle(tmp_path, replace(contents, manifest=manifest)))
     await world.buy("c1", "a003")
-    articles = (await world.ask("c1", explain=True, n=60))["articles"]
+    assert "a003" not in {article["article_id"] for article in (await world.ask("c1", n=60))["articles"]}
+    articles = (await world.ask("c1", explain=True, n=60, exclude_purchased=False))["articles"]
     for article in articles:
         parts = article["explain"]
         total = parts["style"] + sum(
-            parts[f"{part}_weight"] * parts[worth]
-            for part, worth in (("popularity", "popularity"), ("trend", "trend"), ("best_sellers", "best_seller"))
+            parts[f"{part}_weight"] * parts[part] for part in ("popularity", "trend", "bought_before")
         )
+        total += parts["best_sellers_weight"] * parts["best_seller"]
         assert article["score"] == pytest.approx(total, rel=1e-4, abs=1e-4)
+    assert [article["article_id"] for article in articles if article["sources"].get("bought_before")] == ["a003"]
+    assert [article["article_id"] for article in articles if article["explain"]["bought_before"]] == ["a003"]
     leading = {article["sources"].get("best_sellers"): article for article in articles}
     assert sorted(leading.keys() - {None}) == list(range(1, 11))
     assert leading[1]["explain"]["best_seller"] == 1.0

@@ -306,7 +306,7 @@ def _reliability(title: str, found: Mapping[str, Json], *, scaled: bool) -> Pane
     return Panel(title, drawing.svg(f"{title}: {', '.join(found[name]['title'] for name in series)}"))
 
 
-_WEIGHTS = ("popularity", "trend", "best_sellers", "generated")
+_WEIGHTS = ("popularity", "trend", "best_sellers", "bought_before", "generated")
 """Of the blend, as ``offline.blend`` fits them."""
 _NO_CURVE = {"epoch", "lr", "stage", *_WEIGHTS}
 """What a record of training tells beside its figures."""

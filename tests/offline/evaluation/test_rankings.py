@@ -63,7 +63,7 @@ def test_the_blend_adds_the_trend_for_who_has_a_history(task: Task) -> None:
     warm, cold = ranking.scores(EVERYONE)
     np.testing.assert_allclose(warm, [2 * np.log(4), 9 + 2 * np.log(2), 2, 1], rtol=1e-6)
     assert np.argsort(-cold).tolist() == [0, 1, 2, 3]  # best sellers first, then by style
-    assert ranking.parameters == 8
+    assert ranking.parameters == 7 + 2
 
 
 def test_where_validation_says_so_a_customer_without_purchases_is_ranked_like_all_others(task: Task) -> None:
@@ -85,7 +85,7 @@ def test_a_generations_list_comes_first_and_who_has_none_gets_the_other_ranking(
     added = ranking.scores(EVERYONE) - plain.scores(EVERYONE)
     np.testing.assert_allclose(added[0], [4 * rank_bonus(2)[1], 0, 0, 4], rtol=1e-5)
     assert not added[1].any()
-    assert ranking.parameters == 7 + 1 + 5 + 1
+    assert ranking.parameters == 7 + 2 + 5 + 1
 
 
 def test_what_is_generated_first_gains_a_cold_customer_as_much_as_the_best_seller(task: Task) -> None:
@@ -113,4 +113,12 @@ def test_popularity_and_best_sellers_add_for_who_is_ranked_by_style(task: Task) 
     np.testing.assert_allclose(warm, (3 + 2) * component + 5 * np.array(worth), rtol=1e-5)
     plain = blended(dynamic, task, Blend()).scores(EVERYONE)[1]
     assert cold.tolist() == plain.tolist()
-    assert ranking.parameters == 7 + 3
+    assert ranking.parameters == 7 + 4
+
+
+def test_what_was_bought_before_is_lifted(task: Task) -> None:
+    dynamic = PersonalRanking("dynamic", 7, np.ones((2, 1), np.float32), DNA)
+    plain, lifted = (blended(dynamic, task, blend).scores(EVERYONE) for blend in (Blend(), Blend(bought_before=5.0)))
+    assert (lifted - plain).tolist() == [[5, 0, 0, 0], [0, 0, 0, 0]]  # ann bought the first before
+    again = blended(dynamic, task, Blend(bought_before=5.0)).scores(slice(1, 2))
+    assert again.tolist() == [lifted[1].tolist()]

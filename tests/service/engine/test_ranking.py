@@ -330,16 +330,24 @@ def leads(best_sellers, shop: Shop, weight: float) -> dict[str, float]:
     st.sampled_from([0.0, 0.3]),
     st.sampled_from([0.5, 30.0]),
     st.sampled_from([0.0, 2.0]),
+    st.sampled_from([0.0, 1.5]),
+    st.sets(st.integers(0, 35).map(lambda i: f"a{i}"), max_size=15),
     questions,
 )
-def test_blended_with_best_sellers_equals_scoring_everything_in_stock(
-    entries, sold, best_sellers, style, intent, trend, weight, popularity, question
+def test_blended_with_best_sellers_and_what_was_bought_equals_scoring_everything_in_stock(
+    entries, sold, best_sellers, style, intent, trend, weight, popularity, bought_before, again, question
 ):
     n, wanted = question
-    blend = Blend(trend=trend, best_sellers=weight, popularity=popularity, generated=0.7)
+    blend = Blend(trend=trend, best_sellers=weight, popularity=popularity, generated=0.7, bought_before=bought_before)
     index, shop, ranker = titled(entries, blend, best_sellers)
     answers = ranker.rank(
-        index, Taste(style, cold=False), n, trending=TrendSnapshot(sold), filters=wanted, intent=intent
+        index,
+        Taste(style, cold=False),
+        n,
+        trending=TrendSnapshot(sold),
+        filters=wanted,
+        intent=intent,
+        again=sorted(again),
     )
     gained = {} if intent is None else gains(listed_ids(index, ranker, intent, wanted), 0.7)
     led = leads(best_sellers, shop, weight)
@@ -347,7 +355,7 @@ def test_blended_with_best_sellers_equals_scoring_everything_in_stock(
     def score(entry: Entry) -> float:
         name = entry.article.article_id
         own = float(entry.dna @ style) + popularity * float(entry.dna[127]) + trend * math.log1p(sold.get(name, 0.0))
-        return own + led.get(name, 0.0) + float(gained.get(name, 0.0))
+        return own + led.get(name, 0.0) + float(gained.get(name, 0.0)) + bought_before * (name in again)
 
     expected = sorted((score(entry) for entry in shop.allowed(wanted)), reverse=True)[:n]
     np.testing.assert_allclose([answer.score for answer in answers], expected, atol=1e-4)
@@ -355,6 +363,8 @@ def test_blended_with_best_sellers_equals_scoring_everything_in_stock(
     for answer in answers:
         assert answer.score == pytest.approx(score(shop.live[answer.article_id]), abs=1e-4)
         assert answer.sources.get("best_sellers") == place_of.get(answer.article_id)
+    had = [answer.sources.get("bought_before") for answer in answers if bought_before and answer.article_id in again]
+    assert had == list(range(1, len(had) + 1))
 
 
 def test_the_next_best_seller_moves_up_when_one_sells_out_and_a_filter_moves_none():
