@@ -1,9 +1,9 @@
 """Weights of the blended ranking, fitted on the validation window (design §4).
 
-The served score is a sum of f·d and of what ``model_store.bundle.Blend`` weighs. The weights are fitted one after the
-other: each is the one with the highest discounted gain over the whole ranking (mean of 1 / log2(1 + rank), which the
-top decides) among those whose AUC is no lower than without. f·d has whatever scale its loss gave it, so weights are
-tried as multiples of its spread.
+The served score is a sum of f·d and of what ``model_store.bundle.Blend`` weighs. The weights are fitted one by one,
+and all once more, since each depends on the others: each is the one with the highest discounted gain over the whole
+ranking (mean of 1 / log2(1 + rank), which the top decides) among those whose AUC is no lower than without. f·d has
+whatever scale its loss gave it, so weights are tried as multiples of its spread.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from offline.validation import Window, auc, discounted_gain, ranks
 
 _MULTIPLES = (0.0, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0, 3.0)
 _LIST_MULTIPLES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0)
+_ROUNDS = 2
 _MOST_CUSTOMERS = 3_000
 _COLD_PURCHASES = 30  # fewer say nothing
 
@@ -34,7 +35,10 @@ Tried = list[tuple[float, float, float]]
 
 @dataclass(frozen=True)
 class BlendFit:
-    """The fitted weights, and what those that were tried gave: by name (weight, AUC, discounted gain), 0 first."""
+    """The fitted weights, and what those that were tried gave: by name (weight, AUC, discounted gain), 0 first.
+
+    What is told of a weight is of the last time that it was fitted, beside the others as they stood.
+    """
 
     blend: Blend
     tried: Mapping[str, Tried]
@@ -77,32 +81,28 @@ def fit_blend(
             **parts,
             "best_sellers": (best, spread, _LIST_MULTIPLES),
         }
-    weights: dict[str, float] = {}
-    tried: dict[str, Tried] = {}
-    always = np.zeros(len(window.candidates), np.float32)  # what the weights so far add for every customer
-    for name, (part, unit, multiples) in parts.items():
-        tried[name] = [
-            _measured(window, dna, styles, weight, _bonus(always + np.float32(weight) * part))
-            for weight in np.multiply(multiples, unit).tolist()
-        ]
-        weights[name] = _best(tried[name])
-        always += np.float32(weights[name]) * part
-    tried["bought_before"] = [
-        _measured(window, dna, styles, weight, _bonus(always, owned, weight))
-        for weight in np.multiply(_LIST_MULTIPLES, spread).tolist()
-    ]
-    weights["bought_before"] = again = _best(tried["bought_before"])
+    grids = {name: np.multiply(multiples, unit).tolist() for name, (_, unit, multiples) in parts.items()}
+    of_lists = np.multiply(_LIST_MULTIPLES, spread).tolist()
+    grids = {**grids, "bought_before": of_lists} if any(map(len, owned)) else grids
+    gains = {name: part for name, (part, _, _) in parts.items()}
+    weights, tried = dict.fromkeys(grids, 0.0), dict[str, Tried]()
+    for _ in range(_ROUNDS):
+        for name, grid in grids.items():
+            tried[name] = [
+                _measured(window, dna, styles, weight, _bonus({**weights, name: weight}, gains, owned))
+                for weight in grid
+            ]
+            weights[name] = _best(tried[name])
     if lists is not None and any(map(len, lists)):
         listed = np.array([len(one) > 0 for one in lists])
-        asked, had = _only(window, listed), list(compress(owned, listed))
-        written = list(compress(lists, listed))
+        asked, had, written = _only(window, listed), list(compress(owned, listed)), list(compress(lists, listed))
         tried["generated"] = [
-            _measured(asked, dna, styles[listed], weight, _bonus(always, had, again, written, weight))
-            for weight in np.multiply(_LIST_MULTIPLES, spread).tolist()
+            _measured(asked, dna, styles[listed], weight, _bonus({**weights, "generated": weight}, gains, had, written))
+            for weight in of_lists
         ]
         weights["generated"] = _best(tried["generated"])
-    by_style, gains = _cold(window, dna, styles, np.array([not len(one) for one in owned]), trends, always)
-    return BlendFit(Blend(**weights, cold_by_style=by_style), tried, gains)
+    by_style, found = _cold(window, dna, styles, np.array([not len(one) for one in owned]), weights, gains)
+    return BlendFit(Blend(**weights, cold_by_style=by_style), tried, found)
 
 
 def _measured(
@@ -113,7 +113,12 @@ def _measured(
 
 
 def _cold(
-    window: Window, dna: Float32, styles: Float32, cold: NDArray[np.bool_], trends: Float32, always: Float32
+    window: Window,
+    dna: Float32,
+    styles: Float32,
+    cold: NDArray[np.bool_],
+    weights: Mapping[str, float],
+    gains: Mapping[str, Float32],
 ) -> tuple[bool, tuple[float, float] | None]:
     """Whether those who bought nothing yet are better ranked like all others than by what trends first."""
     if np.count_nonzero(cold[window.row]) < _COLD_PURCHASES:
@@ -121,11 +126,12 @@ def _cold(
     asked, own = _only(window, cold), styles[cold]
     above_all = 2 * float(np.abs(own @ dna[window.candidates].T).max()) + 1.0
     # So steep that f·d only decides where the trend is the same.
+    trends = gains["trend"]
     first = np.where(trends > 0, above_all * (1.0 + 100.0 * trends), 0.0).astype(np.float32)
-    trending = ranks(asked, dna, own, _bonus(first))
-    fused = ranks(asked, dna, own, _bonus(always))
-    gains = discounted_gain(trending), discounted_gain(fused)
-    return gains[1] > gains[0] and auc(asked, fused) >= auc(asked, trending), gains
+    trending = ranks(asked, dna, own, _bonus({"trend": 1.0}, {"trend": first}))
+    fused = ranks(asked, dna, own, _bonus(weights, gains))
+    found = discounted_gain(trending), discounted_gain(fused)
+    return found[1] > found[0] and auc(asked, fused) >= auc(asked, trending), found
 
 
 def _best(tried: Tried) -> float:
@@ -135,16 +141,18 @@ def _best(tried: Tried) -> float:
 
 
 def _bonus(
-    always: Float32, owned: Lists = (), again: float = 0.0, lists: Lists = (), generated: float = 0.0
+    weights: Mapping[str, float], gains: Mapping[str, Float32], owned: Lists = (), lists: Lists = ()
 ) -> Callable[[int, int], Float32]:
-    """``always`` float32 (A): what the candidates get whoever asks."""
+    """What ``weights`` add to f·d. ``gains`` float32 (A) of the candidates whoever asks; customers' own ``lists``."""
+    always = np.sum([np.float32(weights[name]) * gain for name, gain in gains.items()], axis=0, dtype=np.float32)
+    again, generated = np.float32(weights.get("bought_before", 0.0)), np.float32(weights.get("generated", 0.0))
 
     def rows(low: int, high: int) -> Float32:
         bonus: Float32 = np.tile(always, (high - low, 1))
         for row, had in zip(bonus, owned[low:high], strict=False):
-            row[had] += np.float32(again)
+            row[had] += again
         for row, listed in zip(bonus, lists[low:high], strict=False):
-            row[listed] += np.float32(generated) * rank_bonus(len(listed))
+            row[listed] += generated * rank_bonus(len(listed))
         return bonus
 
     return rows
