@@ -64,7 +64,7 @@ def _write(folder: Path, report: dict[str, Any]) -> None:
     document = document_of(report)
     pictures = {name: svg.encode() for name, svg in picture_files(document).items()}
     files = {
-        "report.json": orjson.dumps(report, option=orjson.OPT_INDENT_2),
+        "report.json": orjson.dumps(report, option=orjson.OPT_APPEND_NEWLINE),
         "report.html": as_page(document).encode(),
         "report.md": as_markdown(document).encode(),
     }

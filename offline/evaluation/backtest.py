@@ -17,7 +17,7 @@ from offline.config import Config
 from offline.evaluation.baselines import BaselineRanking, Baselines, baselines_of
 from offline.evaluation.calibration import Calibration, calibrations
 from offline.evaluation.counting import co_purchase, markov, own_history
-from offline.evaluation.first_ten import FirstTenFigures, FirstTenWatcher
+from offline.evaluation.first_ten import FirstTenFigures, FirstTenWatcher, Yardsticks
 from offline.evaluation.held_out import make_held_out_task
 from offline.evaluation.measure import Contest, Counted, TableResult, measure, measure_shown, stock_tells_sales
 from offline.evaluation.rankings import (
@@ -142,10 +142,10 @@ def _contest(task: Task, data: DataSet, run: Run, others: Sequence[BaselineRanki
     generated = _generated_lists(task, data, run, progress)
     rankings, static = _rankings(task, data, run, generated)
     rankings = [*rankings[:-1], *others, rankings[-1]]  # what is served stands last
-    dna = run.load_arrays("article_dna")["dna"][task.candidates]
+    yardsticks = Yardsticks(task, run.load_arrays("article_dna")["dna"][task.candidates])
     ranks, first_ten = {}, {}
     for ranking in rankings:
-        watcher = FirstTenWatcher(task, dna)
+        watcher = FirstTenWatcher(yardsticks)
         with progress.bar(f"ranking: {ranking.name}", task.targets.customers) as bar:
             counted = rank(ranking, (task.targets, task.first_time), bar.advance, [watcher])
         ranks[ranking.name], first_ten[ranking.name] = Counted(*counted), watcher.found()
