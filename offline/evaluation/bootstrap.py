@@ -26,7 +26,7 @@ class Draws:
 
     @classmethod
     def of_resamples(cls, customers: int, samples: int, seed: int) -> Draws:
-        """The bootstrap's. Nobody is drawn 256 times: of 1,000 resamples in fewer than one of 10^500."""
+        """The bootstrap's. Bytes hold them: that one of 100,000 customers is drawn 256 times has a chance of 1e-500."""
         counts = np.empty((samples, customers), np.uint8)
         for row, drawn in zip(counts, resamples(customers, samples, seed), strict=True):
             row[:] = drawn

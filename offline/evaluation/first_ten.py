@@ -88,9 +88,7 @@ class FirstTenWatcher:
     def see(self, customers: slice, scores: Float32) -> None:
         """Enter the scores, float32 (B, N), of B consecutive customers."""
         tens = [_ten(row, bound, self._size) for row, bound in zip(scores, _bounds(scores, self._size), strict=True)]
-        sure, tied = (
-            _rows(columns, self._candidates) for columns in zip(*((o.sure, o.tied) for o in tens), strict=True)
-        )
+        sure, tied = (_rows(columns, self._candidates) for columns in ([o.sure for o in tens], [o.tied for o in tens]))
         but = np.array([one.but for one in tens])
         count, told = np.diff(sure.indptr), np.diff(tied.indptr)
         ties, left = np.where(but, self._candidates - told, told), self._size - count
@@ -129,7 +127,10 @@ class FirstTenWatcher:
 
 
 def _bounds(scores: Float32, size: int) -> Float32:
-    """(B) of each row a score below which none of its ``size`` best is: that of the best of the next best group."""
+    """(B) of each row a score below which none of its ``size`` best is, and few of the others above.
+
+    It is the best of the group that stands behind the ``size`` groups whose bests are highest.
+    """
     customers, candidates = scores.shape
     groups = candidates // _GROUP
     if groups <= size:
