@@ -19,6 +19,19 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def peak_memory() -> int | None:
+    """The most memory that this process has held at once, in MiB; None where the system does not tell.
+
+    Of its own: what Linux tells of ``getrusage`` begins with the memory of whoever started it.
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            told = [line.split()[1] for line in file if line.startswith("VmHWM:")]
+    except OSError:
+        return None
+    return int(told[0]) // 1024 if told else None
+
+
 def versions(packages: Iterable[str]) -> dict[str, str | None]:
     """Python's version and those of ``packages``; None where one is not installed."""
     return {"python": platform.python_version()} | {name: _version(name) for name in packages}

@@ -30,7 +30,7 @@ from offline.run import Run, Split
 
 DAY = 86_400
 _PROBES = 64  # real articles on which torch, graphs and table are held against each other
-_DRAWN = ("roc", "calibration", "learning")
+_LEFT_OUT = ("roc", "calibration", "learning", "cost")
 _GOLDEN_ARTICLES, _GOLDEN_PURCHASES = 4, 20
 _GOLDEN_HISTORIES = (1, 2, 5, 100)  # the customers whose number of purchases comes closest to these
 
@@ -116,13 +116,14 @@ def _card(data: DataSet, split: Split, purchases: Purchases) -> DataSetCard:
 def _metrics(run: Run) -> dict[str, Any]:
     """What ``modiste evaluate`` found, unless the run was trained again since.
 
-    Without slices and what is only drawn, which stay in the run: whoever opens a bundle reads all of its manifest.
+    Without slices, what is only drawn, and what the evaluation cost part by part, which stay in the run: whoever opens
+    a bundle reads all of its manifest.
     """
     evaluation: dict[str, Any] = run.load_json("evaluation") if run.has("evaluation.json") else {}
     if evaluation.get("digest") != run_digest(run):
         return {}
     tables = {name: table for name, table in evaluation["tables"].items() if "slice" not in table}
-    return {name: value for name, value in evaluation.items() if name not in _DRAWN} | {"tables": tables}
+    return {name: value for name, value in evaluation.items() if name not in _LEFT_OUT} | {"tables": tables}
 
 
 def _fingerprints(data: DataSet, progress: Progress) -> list[str]:

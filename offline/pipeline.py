@@ -10,6 +10,7 @@ beside it.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,7 +80,8 @@ def _train_in_turn(context: Context) -> None:
         complete = _trained_already(context, spec)
         context.world.wait()  # or who comes late finds complete what the first process has trained meanwhile
         if not complete:
-            TRAIN[spec.name](context)
+            with _timed(context, spec.name):
+                TRAIN[spec.name](context)
             context.world.wait()
 
 
@@ -130,6 +132,11 @@ def _trained_already(context: Context, spec: StageSpec) -> bool:
     return complete
 
 
+def _timed(context: Context, stage: str) -> AbstractContextManager[None]:
+    """Measured by the process that writes."""
+    return context.keeper.timing(stage) if context.world.first else nullcontext()
+
+
 def _open_in_process(data: Path, run: Path, config: Config, progress: Progress) -> Work[_Share, None]:
     """Shares of stages, in a process that trains some of them."""
     from offline.trainers import TRAIN  # noqa: PLC0415
@@ -140,6 +147,7 @@ def _open_in_process(data: Path, run: Path, config: Config, progress: Progress) 
     def train_share(share: _Share) -> None:
         with joined_world(share.rank, share.size, share.port, config.threads) as world:
             context.world, context.progress = world, progress if world.first else Silent()
-            TRAIN[share.stage](context)
+            with _timed(context, share.stage):
+                TRAIN[share.stage](context)
 
     return train_share

@@ -16,9 +16,9 @@
     generation/             the generating half, just as a bundle holds it (``model_store.generation``), ``spec.json``
     effects.json            what each stage of fine-tuning did to held-out sessions
     blend.json              ``model_store.bundle.Blend``
-    stages/                 a file per complete stage: ``recipe``, all that its result depends on, and ``curve``, loss
-                            and validation figures by epoch
-    checkpoints/            one file per stage, for resuming; removed once the stage is complete
+    stages/                 a file per complete stage: ``recipe``, all that its result depends on, ``curve``, loss and
+                            validation figures by epoch, and ``cost``, the time and memory that it took
+    checkpoints/            one file per stage, for resuming, and when it began; removed once the stage is complete
     embedding_cache/        embeddings by content hash, in a folder per network
 
 Arrays are safetensors; every file is written aside and renamed, so that a killed run never leaves half of one.

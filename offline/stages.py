@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import orjson
 from offline.config import Config
 from offline.progress import Progress
 from offline.run import Run, Split
+from offline.stage_times import StageTimes
 from offline.training import Curve
 
 Recipe = dict[str, Any]
@@ -100,7 +102,7 @@ GENERATION_STAGES = (
 )
 BLEND = "blend"
 RECORDS = "stages"
-"""Folder of a run with a file per complete stage: its recipe, and its curve."""
+"""Folder of a run with a file per complete stage: its recipe, its curve, and what it cost."""
 
 
 def stages_of(config: Config) -> tuple[StageSpec, ...]:
@@ -132,6 +134,7 @@ class Keeper:
     def __init__(self, run: Run, config: Config, split: Split, progress: Progress):
         self._run, self._config, self._split, self._progress = run, config, split, progress
         self._specs = {spec.name: spec for spec in stages_of(config)}
+        self._times = StageTimes(run.folder / "checkpoints")
 
     def recipe(self, name: str) -> Recipe:
         """All that a stage depends on, flat: configuration, data, and the recipes of the stages it is made from."""
@@ -170,9 +173,14 @@ class Keeper:
         self._run.save_json("config", self._config)
         self._run.save_json("split", self._split)
 
+    def timing(self, name: str) -> AbstractContextManager[None]:
+        """For as long as a stage is trained: what it takes is kept by ``commit``."""
+        return self._times.timing(name, self.text(name))
+
     def commit(self, name: str, curve: Curve) -> None:
         """A stage's outputs are all written: it counts, and its checkpoints are no longer needed."""
-        self._run.save_json(_record(name), {"recipe": self.recipe(name), "curve": curve})
+        record = {"recipe": self.recipe(name), "curve": curve, "cost": self._times.cost(name)}
+        self._run.save_json(_record(name), record)
         for checkpoint in self.checkpoint(name).parent.glob(f"{name}*"):
             shutil.rmtree(checkpoint) if checkpoint.is_dir() else checkpoint.unlink()
 

@@ -134,7 +134,29 @@ def known_articles(folder: Path) -> Int64:
     return article
 
 
-def scores(folder: Path, number: int) -> Float32:
-    """float32 (K, M) of the window ``number``, read only where it is looked at."""
-    table: Float32 = np.load(folder / f"scores-{number}.npy", mmap_mode="r", allow_pickle=False)
-    return table
+class StoredScores:
+    """float32 (K, M) in a file. Rows are read when they are asked for, and the file is not held open in between.
+
+    What a process has mapped of a file counts as its memory, and this one is as large as customers times articles.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(K, M)"""
+        return self._opened().shape
+
+    def __getitem__(self, rows: slice) -> Float32:
+        """float32 (B, M)"""
+        return np.array(self._opened()[rows])
+
+    def _opened(self) -> Float32:
+        table: Float32 = np.load(self._path, mmap_mode="r", allow_pickle=False)
+        return table
+
+
+def scores(folder: Path, number: int) -> StoredScores:
+    """Of the window ``number``."""
+    return StoredScores(folder / f"scores-{number}.npy")

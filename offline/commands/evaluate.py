@@ -16,6 +16,7 @@ from model_store.records import parse_timestamp
 from offline.evaluation.backtest import Options, run_backtest
 from offline.evaluation.report import as_json, headline
 from offline.evaluation.reporting.content import document_of
+from offline.evaluation.reporting.costs import summary
 from offline.evaluation.reporting.markdown import as_markdown, picture_files
 from offline.evaluation.reporting.page import as_page
 from offline.evaluation.roc import draw_roc
@@ -56,6 +57,7 @@ def main(options: argparse.Namespace) -> None:
     for model, figures in headline(result).models.items():
         value, low, high = (100 * part for part in figures["auc"])
         progress.say(f"{model:>10}: AUC {value:.2f}% [{low:.2f}, {high:.2f}]")
+    progress.say(summary(report))
     progress.say(f"wrote {options.report / 'report.html'}, report.md, report.json and roc.png")
 
 
@@ -64,7 +66,7 @@ def _write(folder: Path, report: dict[str, Any]) -> None:
     document = document_of(report)
     pictures = {name: svg.encode() for name, svg in picture_files(document).items()}
     files = {
-        "report.json": orjson.dumps(report, option=orjson.OPT_INDENT_2),
+        "report.json": orjson.dumps(report, option=orjson.OPT_APPEND_NEWLINE),
         "report.html": as_page(document).encode(),
         "report.md": as_markdown(document).encode(),
     }

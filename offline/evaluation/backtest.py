@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +18,9 @@ from model_store.time_features import TimeSpec
 from offline.config import Config
 from offline.evaluation.baselines import BaselineRanking, Baselines, baselines_of
 from offline.evaluation.calibration import Calibration, calibrations
+from offline.evaluation.cost import Clock, Cost, Stopwatch
 from offline.evaluation.counting import co_purchase, markov, own_history
-from offline.evaluation.first_ten import FirstTenFigures, FirstTenWatcher
+from offline.evaluation.first_ten import FirstTenFigures, FirstTenWatcher, Yardsticks
 from offline.evaluation.held_out import make_held_out_task
 from offline.evaluation.measure import Contest, Counted, TableResult, measure, measure_shown, stock_tells_sales
 from offline.evaluation.rankings import (
@@ -69,6 +72,7 @@ class Result:
     """by model"""
     calibration: Sequence[Calibration]
     """of the static model"""
+    cost: Cost
 
     @property
     def protocol(self) -> Protocol:
@@ -96,24 +100,28 @@ class Result:
         return sum(count(contest.task) for contest in self.contests)
 
 
-def run_backtest(data: DataSet, run: Run, options: Options, progress: Progress) -> Result:
+def run_backtest(data: DataSet, run: Run, options: Options, progress: Progress, clock: Clock = perf_counter) -> Result:
     """Evaluate a trained run. Raises InvalidConfig, InvalidData or TrainingError in one line."""
-    chosen = tasks(data, run, options)
-    others = baselines_of(run, chosen)
+    parts, ranking = Stopwatch(clock), Stopwatch(clock)
+    with parts.timing("what is asked"):
+        chosen = tasks(data, run, options)
+        others = baselines_of(run, chosen)
     for line in others.left_out:
         progress.say(line)
     contests = [
-        _contest(task, data, run, rankings, progress) for task, rankings in zip(chosen, others.rankings, strict=True)
+        _contest(_Asked(task, data, run, rankings), progress, parts, ranking)
+        for task, rankings in zip(chosen, others.rankings, strict=True)
     ]
+    parts.seconds["ranking"] = sum(ranking.seconds.values())
     trained_on, samples, seed = training_data(data, chosen[0].protocol), options.samples, options.seed
-    return Result(
-        contests,
-        others,
-        options,
-        measure(contests, samples, seed, progress),
-        measure_shown(contests, samples, seed),
-        calibrations(data, trained_on, run, chosen, samples, seed),
-    )
+    with parts.timing("figures and intervals"):
+        measured, shown = measure(contests, samples, seed, progress), measure_shown(contests, samples, seed)
+    with parts.timing("probabilities"):
+        calibrated = calibrations(data, trained_on, run, chosen, samples, seed)
+    sizes = [(task.targets.customers, task.targets.candidates) for task in chosen]
+    scores = sum(customers * candidates for customers, candidates in sizes)
+    cost = Cost(parts.seconds, ranking.seconds, sum(customers for customers, _ in sizes), scores)
+    return Result(contests, others, options, measured, shown, calibrated, cost)
 
 
 def tasks(data: DataSet, run: Run, options: Options) -> list[Task]:
@@ -138,15 +146,28 @@ def tasks(data: DataSet, run: Run, options: Options) -> list[Task]:
     return [make_held_out_task(data, held, trained_on.purchases())]
 
 
-def _contest(task: Task, data: DataSet, run: Run, others: Sequence[BaselineRanking], progress: Progress) -> Contest:
-    generated = _generated_lists(task, data, run, progress)
-    rankings, static = _rankings(task, data, run, generated)
+class _Asked(NamedTuple):
+    """One window's task, and what is asked."""
+
+    task: Task
+    data: DataSet
+    run: Run
+    others: Sequence[BaselineRanking]
+
+
+def _contest(asked: _Asked, progress: Progress, parts: Stopwatch, ranking_times: Stopwatch) -> Contest:
+    task, data, run, others = asked
+    with parts.timing("what is generated"):
+        generated = _generated_lists(task, data, run, progress)
+    with parts.timing("styles and counts"):
+        rankings, static = _rankings(task, data, run, generated)
     rankings = [*rankings[:-1], *others, rankings[-1]]  # what is served stands last
-    dna = run.load_arrays("article_dna")["dna"][task.candidates]
+    yardsticks = Yardsticks(task, run.load_arrays("article_dna")["dna"][task.candidates])
     ranks, first_ten = {}, {}
     for ranking in rankings:
-        watcher = FirstTenWatcher(task, dna)
-        with progress.bar(f"ranking: {ranking.name}", task.targets.customers) as bar:
+        watcher = FirstTenWatcher(yardsticks)
+        bar_of = progress.bar(f"ranking: {ranking.name}", task.targets.customers)
+        with ranking_times.timing(ranking.name), bar_of as bar:
             counted = rank(ranking, (task.targets, task.first_time), bar.advance, [watcher])
         ranks[ranking.name], first_ten[ranking.name] = Counted(*counted), watcher.found()
     listed = None if generated is None else sum(len(one) > 0 for one in generated.lists)

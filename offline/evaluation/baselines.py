@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,19 +22,26 @@ from offline.evaluation.task import Task
 from offline.run import Run, Split
 
 
+class Table(Protocol):
+    """Scores, float32 (K, M), wherever they are."""
+
+    def __getitem__(self, rows: slice, /) -> Float32:
+        """float32 (B, M)"""
+
+
 @dataclass(frozen=True)
 class BaselineRanking:
     """Scores ``table`` float32 (K, M) of the articles that a model knows; all others tie below the lowest of them."""
 
     name: str
     parameters: int
-    table: Float32
+    table: Table
     column: NDArray[np.int64]
     """(N) each candidate's column, −1 where the model does not know it"""
 
     def scores(self, customers: slice) -> Float32:
         """float32 (B, N)"""
-        known = np.asarray(self.table[customers])
+        known = self.table[customers]
         below = np.nextafter(known.min(axis=1, keepdims=True), np.float32(-np.inf))
         found: Float32 = np.concatenate([known, below], axis=1)[:, self.column]
         return found

@@ -50,9 +50,9 @@ class StaticModel:
         ids: list[str] = run.load_json("static_customers")
         return cls(ids, trained["style"], trained["bias"], run.load_arrays("article_dna")["dna"])
 
-    def log_odds(self, customers: Int64, articles: Int64) -> Float32:
-        """z, float32 (C, A), of every pair."""
-        z: Float32 = self.style[customers] @ self.dna[articles].T
+    def log_odds(self, customers: Int64, dna: Float32) -> Float32:
+        """z, float32 (C, A), of every pair of these customers and of A articles, whose DNA is ``dna`` (A, 128)."""
+        z: Float32 = self.style[customers] @ dna.T
         z += self.bias[customers, None]
         return z
 
@@ -192,7 +192,8 @@ def calibrate(model: StaticModel, pairs: Pairs, samples: int, seed: int) -> Cali
     """
     pairs = _at_most(pairs, _MOST_PAIRS, seed)
     edges = _edges(model, pairs, seed)
-    parts = [_counted(model, pairs, block, edges) for block in _blocks(pairs)]
+    dna = model.dna[pairs.articles]
+    parts = [_counted(model, pairs, dna, block, edges) for block in _blocks(pairs)]
     count, predicted, bought = (np.concatenate(of_all) for of_all in zip(*parts, strict=True))  # each (C, 10)
     columns = np.concatenate([bought, count, predicted], axis=1)  # (C, 30)
     whole = np.ones(len(columns))
@@ -233,7 +234,7 @@ def _at_most(pairs: Pairs, most: int, seed: int) -> Pairs:
 def _edges(model: StaticModel, pairs: Pairs, seed: int) -> Float64:
     """(9) log-odds between the tenths."""
     if len(pairs.customers) * len(pairs.articles) <= _FOR_EDGES:
-        z = model.log_odds(pairs.customers, pairs.articles).ravel()
+        z = model.log_odds(pairs.customers, model.dna[pairs.articles]).ravel()
     else:
         rng = np.random.default_rng(seed)
         who, what = rng.choice(pairs.customers, _FOR_EDGES), rng.choice(pairs.articles, _FOR_EDGES)
@@ -248,9 +249,11 @@ def _blocks(pairs: Pairs) -> Iterator[slice]:
         yield slice(start, min(start + size, len(pairs.customers)))
 
 
-def _counted(model: StaticModel, pairs: Pairs, block: slice, edges: Float64) -> tuple[Float64, Float64, Float64]:
+def _counted(
+    model: StaticModel, pairs: Pairs, dna: Float32, block: slice, edges: Float64
+) -> tuple[Float64, Float64, Float64]:
     """Of a block of B customers, each (B, 10): pairs, sum of probabilities, purchases."""
-    z = model.log_odds(pairs.customers[block], pairs.articles)
+    z = model.log_odds(pairs.customers[block], dna)
     size = len(z) * TENTHS
     group = np.searchsorted(edges, z, side="right") + TENTHS * np.arange(len(z))[:, None]  # (B, A)
     group[_within(pairs.left_out, block)] = size  # counted apart, and then not at all

@@ -9,6 +9,7 @@ anything is factorised).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class CountingRanking:
 
     def scores(self, customers: slice) -> Float32:
         """float32 (B, N)"""
-        found: Float32 = (self.had[customers] @ self.speaks_for).toarray().astype(np.float32)
+        found: Float32 = (self.had[customers] @ self.speaks_for).astype(np.float32).toarray()
         return found
 
 
@@ -49,16 +50,54 @@ def own_history(task: Task, articles: int) -> CountingRanking:
     return CountingRanking(OWN_HISTORY, _of_customers(had, task.known_customer), itself[:, task.candidates])
 
 
-def co_purchase(task: Task, articles: int) -> CountingRanking:
-    """Σ over the articles i of the history: |customers of i and ν| / √(|customers of i| |customers of ν|), i ≠ ν."""
+@dataclass(frozen=True)
+class CoPurchaseRanking:
+    """Σ over the articles i of the history: |customers of i and ν| / √(|customers of i| |customers of ν|), i ≠ ν.
+
+    How alike articles are is worked out for those that some customers had, and again for the next ones: that of all
+    pairs grows with the square of what single customers bought. ``had`` (K, A) and ``bought`` (C, A) are 1 where
+    it is so, of the task's K customers and of all C; ``candidates`` (N).
+    """
+
+    had: csr_array
+    bought: csr_array
+    candidates: NDArray[np.int64]
+    name: str = CO_PURCHASE
+    parameters: int | None = None
+
+    def scores(self, customers: slice) -> Float32:
+        """float32 (B, N)"""
+        had = self.had[customers]
+        own = np.unique(had.indices)  # (U)
+        together = (self._buyers[own] @ self._candidates_bought).tocsr()  # (U, N)
+        row = np.repeat(np.arange(len(own)), np.diff(together.indptr))
+        together.data[self.candidates[together.indices] == own[row]] = 0.0
+        alike = _scaled(together, 1 / self._size[own], 1 / self._size[self.candidates])
+        found: Float32 = (had[:, own] @ alike).toarray()
+        return found
+
+    @cached_property
+    def _buyers(self) -> csr_array:
+        """(A, C)"""
+        return self.bought.T.tocsr()
+
+    @cached_property
+    def _candidates_bought(self) -> csr_array:
+        """(C, N)"""
+        return self.bought[:, self.candidates]
+
+    @cached_property
+    def _size(self) -> Float32:
+        """(A) root of the number of customers, as if nothing had none."""
+        size: Float32 = np.sqrt(np.maximum(np.asarray(self.bought.sum(axis=0)).ravel(), 1))
+        return size
+
+
+def co_purchase(task: Task, articles: int) -> CoPurchaseRanking:
+    """Of what all customers are known to have bought."""
     history = task.history
     bought = _ones(history.customer, history.article, (len(history.customer_ids), articles))
-    together = (bought.T @ bought).tocsr()
-    together.setdiag(0)
-    together.eliminate_zeros()
-    size = np.sqrt(np.maximum(np.asarray(bought.sum(axis=0)).ravel(), 1))
-    alike = _scaled(together, 1 / size, 1 / size)
-    return CountingRanking(CO_PURCHASE, _of_customers(bought, task.known_customer), alike[:, task.candidates])
+    return CoPurchaseRanking(_of_customers(bought, task.known_customer), bought, task.candidates)
 
 
 def markov(task: Task, articles: int) -> CountingRanking:

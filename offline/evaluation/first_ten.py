@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from offline.evaluation.metrics import Estimate, Float64, estimate, resamples
+from offline.evaluation.moments import ByMoment
 from offline.evaluation.ranks import Float32
 from offline.evaluation.task import Task
 
 TEN = 10
-_PLACES_AT_ONCE = 1_000_000  # 8 MB of float64
+_GROUP = 64  # scores of which the best is looked at first
 
 
 @dataclass(frozen=True)
@@ -39,75 +40,148 @@ class FirstTen:
     """(K) mean of 1 − cosine of Fashion DNA over all pairs of the ten; NaN where a single article is shown"""
 
 
-class FirstTenWatcher:
-    """Gathers ``FirstTen`` while a ranking is scored. ``dna`` float32 (N, 128): that of the task's candidates."""
+class Yardsticks:
+    """What the ten of any model are measured by, for the candidates of one task. ``dna`` float32 (N, 128): theirs."""
 
     def __init__(self, task: Task, dna: Float32):
-        customers, candidates = task.targets.customers, task.targets.candidates
-        self._task, self._size = task, min(TEN, candidates)
+        self.task = task
         unit = (dna / np.maximum(np.linalg.norm(dna, axis=1, keepdims=True), 1e-12)).astype(np.float64)
-        self._unit = np.column_stack([unit, unit.any(axis=1)])  # (N, 129), the last 0 where the DNA is
-        self._sum = self._unit.sum(axis=0)
-        self._shown, self._absent = np.zeros(candidates), np.ones(candidates)
-        self._novelty, self._diversity = np.zeros(customers), np.full(customers, np.nan)
-        self._surprise = lru_cache(maxsize=1)(self._surprise_at)
+        self.unit = np.column_stack([unit, unit.any(axis=1)])
+        """(N, 129) Fashion DNA of length 1, then its squared length: 0 where there is no DNA"""
+        self.surprise = ByMoment(self._surprise)
+        """(N) −log2 of the share of the sales before a moment; one more for each, so that it is finite"""
 
-    def see(self, customers: slice, scores: Float32) -> None:
-        """Enter the scores, float32 (B, N), of B consecutive customers."""
-        several = max(1, _PLACES_AT_ONCE // scores.shape[1])
-        for start in range(0, len(scores), several):
-            part = scores[start : start + several]
-            self._enter(slice(customers.start + start, customers.start + start + len(part)), part)
+    @cached_property
+    def unit_sum(self) -> Float64:
+        """(129)"""
+        total: Float64 = self.unit.sum(axis=0)
+        return total
 
-    def found(self) -> FirstTen:
-        """What was gathered, once all customers were seen."""
-        return FirstTen(self._shown, self._absent, self._novelty, self._diversity)
-
-    def _enter(self, customers: slice, scores: Float32) -> None:
-        cut = np.partition(scores, -self._size, axis=1)[:, [-self._size]]  # (B, 1) score of the last place
-        sure, tied = scores > cut, scores == cut
-        left = self._size - sure.sum(axis=1)  # (B) places for those that tie
-        chance = left / tied.sum(axis=1)
-        among = sure + tied * chance[:, None]  # (B, N)
-        self._shown += among.sum(axis=0)
-        self._absent *= np.prod(1.0 - among, axis=0)
-        moments = self._task.sales_until[customers]
-        for moment in np.unique(moments).tolist():
-            rows = np.flatnonzero(moments == moment)
-            self._novelty[customers.start + rows] = among[rows] @ self._surprise(moment) / self._size
-        self._diversity[customers] = self._distances(sure, tied, left)
-
-    def _surprise_at(self, moment: int) -> Float64:
-        """(N) −log2 of the share of sales before ``moment``; one more for each, so that it is finite."""
-        sales = self._task.recent.before(moment, None)[self._task.candidates] + 1.0
+    def _surprise(self, moment: int) -> Float64:
+        sales = self.task.recent.before(moment, None)[self.task.candidates] + 1.0
         surprise: Float64 = -np.log2(sales / sales.sum())
         return surprise
 
-    def _distances(self, sure: NDArray[np.bool_], tied: NDArray[np.bool_], left: NDArray[np.int64]) -> Float64:
-        """(B) expected mean distance of the pairs of each customer's ten, from sums of unit vectors.
 
-        Two of the t that tie are both shown with chance r (r − 1) / (t (t − 1)), one with chance r / t.
-        """
-        if self._size < 2:
-            return np.full(len(sure), np.nan)
-        (firsts, lengths), (ties, tied_lengths) = self._sums(sure), self._sums(tied)
-        count, t = sure.sum(axis=1), tied.sum(axis=1)
-        within = _squares(firsts, firsts) - lengths
-        across = 2 * left / t * _squares(firsts, ties)
-        both = left * (left - 1) / np.maximum(t * (t - 1), 1) * (_squares(ties, ties) - tied_lengths)
-        pairs = (count + left) * (count + left - 1)
-        distances: Float64 = 1.0 - (within + across + both) / pairs
-        return distances
+class Ten(NamedTuple):
+    """One customer's ten: those that are ``sure``, and ``tied`` for the places left; ``but``: all except ``tied`` are.
 
-    def _sums(self, chosen: NDArray[np.bool_]) -> tuple[Float64, Float64]:
-        """Sums over each row's ``chosen`` (B, N): (B, 128) of unit vectors, and (B) of their squared lengths.
+    Indices int64, so that what ties en masse is told by the few that do not.
+    """
 
-        Where the others are fewer, what they leave of the sum of all.
-        """
-        many = chosen.sum(axis=1) * 2 > chosen.shape[1]
-        sums = csr_array(chosen ^ many[:, None], dtype=np.float64) @ self._unit
-        sums = np.where(many[:, None], self._sum - sums, sums)
-        return sums[:, :-1], sums[:, -1]
+    sure: NDArray[np.int64]
+    tied: NDArray[np.int64]
+    but: bool
+
+
+class FirstTenWatcher:
+    """Gathers ``FirstTen`` while a ranking is scored."""
+
+    def __init__(self, yardsticks: Yardsticks):
+        targets, self._by = yardsticks.task.targets, yardsticks
+        self._candidates, self._size = targets.candidates, min(TEN, targets.candidates)
+        # Of each article beside what holds for all, and logarithms, so that no product of many is 0 too early.
+        self._shown, self._shown_all = np.zeros(targets.candidates), 0.0
+        self._absent, self._absent_all = np.zeros(targets.candidates), 0.0
+        self._novelty, self._diversity = np.zeros(targets.customers), np.full(targets.customers, np.nan)
+
+    def see(self, customers: slice, scores: Float32) -> None:
+        """Enter the scores, float32 (B, N), of B consecutive customers."""
+        tens = [_ten(row, bound, self._size) for row, bound in zip(scores, _bounds(scores, self._size), strict=True)]
+        sure, tied = (_rows(columns, self._candidates) for columns in ([o.sure for o in tens], [o.tied for o in tens]))
+        but = np.array([one.but for one in tens])
+        count, told = np.diff(sure.indptr), np.diff(tied.indptr)
+        ties, left = np.where(but, self._candidates - told, told), self._size - count
+        self._count_shown(sure, tied, but, left / ties)
+        moments = self._by.task.sales_until[customers]
+        for moment in np.unique(moments).tolist():
+            rows = np.flatnonzero(moments == moment)
+            surprise = self._by.surprise.at(moment)
+            of_ties = _but(but[rows], tied[rows] @ surprise, surprise.sum())
+            of_ties *= left[rows] / ties[rows]
+            self._novelty[customers.start + rows] = (sure[rows] @ surprise + of_ties) / self._size
+        if self._size > 1:
+            sums = sure @ self._by.unit, _but(but[:, None], tied @ self._by.unit, self._by.unit_sum)
+            self._diversity[customers] = _distances(*sums, count, ties, left)
+
+    def found(self) -> FirstTen:
+        """What was gathered, once all customers were seen."""
+        absent = np.exp(self._absent + self._absent_all)
+        return FirstTen(self._shown + self._shown_all, absent, self._novelty, self._diversity)
+
+    def _count_shown(self, sure: csr_array, tied: csr_array, but: NDArray[np.bool_], chance: Float64) -> None:
+        """``chance`` (B): that an article which ties is among the ten."""
+        with np.errstate(divide="ignore"):
+            absent = np.log1p(-chance)  # −∞ where all that tie are among the ten
+        self._shown_all += float(chance[but].sum())
+        self._absent_all += float(absent[but].sum())
+        sign = np.where(but, -1.0, 1.0)
+        self._shown += self._summed(sure, np.ones(len(but))) + self._summed(tied, sign * chance)
+        self._absent += self._summed(tied, sign * absent)
+        self._absent[sure.indices] = -np.inf
+
+    def _summed(self, rows: csr_array, each: Float64) -> Float64:
+        """(N) the sum of what ``each`` (B) row gives to its articles."""
+        weights = np.repeat(each, np.diff(rows.indptr))
+        return np.bincount(rows.indices, weights, self._candidates).astype(np.float64)
+
+
+def _bounds(scores: Float32, size: int) -> Float32:
+    """(B) of each row a score below which none of its ``size`` best is, and few of the others above.
+
+    It is the best of the group that stands behind the ``size`` groups whose bests are highest.
+    """
+    customers, candidates = scores.shape
+    groups = candidates // _GROUP
+    if groups <= size:
+        return np.full(customers, -np.inf, np.float32)
+    best = scores[:, :groups].copy()  # group g: articles g, g + groups, …
+    for start in range(groups, candidates, groups):
+        part = scores[:, start : start + groups]
+        np.maximum(best[:, : part.shape[1]], part, out=best[:, : part.shape[1]])
+    bounds: Float32 = np.partition(best, -size - 1, axis=1)[:, -size - 1]
+    return bounds
+
+
+def _ten(row: Float32, bound: np.float32, size: int) -> Ten:
+    """The ``size`` best of ``row`` (N), none of which is below ``bound``: few are above it."""
+    above = np.flatnonzero(row > bound)
+    if len(above) >= size:
+        scores = row[above]
+        cut = np.partition(scores, -size)[-size]
+        return Ten(above[scores > cut], above[scores == cut], but=False)
+    tied = row == bound
+    but = 2 * int(np.count_nonzero(tied)) > len(row)
+    return Ten(above, np.flatnonzero(~tied if but else tied), but)
+
+
+def _rows(columns: Sequence[NDArray[np.int64]], width: int) -> csr_array:
+    """1 in these ``columns`` of each row."""
+    ends = np.cumsum([0, *map(len, columns)])
+    return csr_array((np.ones(ends[-1]), np.concatenate(columns), ends), shape=(len(columns), width))
+
+
+def _but(but: NDArray[np.bool_], some: Float64, every: Float64 | float) -> Float64:
+    """Sums of ``some``, or where it says so, of ``every`` but those."""
+    return np.where(but, every - some, some)
+
+
+def _distances(
+    firsts: Float64, ties: Float64, count: NDArray[np.int64], t: NDArray[np.int64], left: NDArray[np.int64]
+) -> Float64:
+    """(B) expected mean distance of the pairs of each customer's ten, from sums (B, 129) of rows of ``unit``.
+
+    Two of the ``t`` (B) that tie are both shown with chance r (r − 1) / (t (t − 1)), one with chance r / t, where
+    r (B) places are ``left`` beside those of the ``count`` (B) that are sure.
+    """
+    lengths, tied_lengths = firsts[:, -1], ties[:, -1]
+    firsts, ties = firsts[:, :-1], ties[:, :-1]
+    within = _squares(firsts, firsts) - lengths
+    across = 2 * left / t * _squares(firsts, ties)
+    both = left * (left - 1) / np.maximum(t * (t - 1), 1) * (_squares(ties, ties) - tied_lengths)
+    pairs = (count + left) * (count + left - 1)
+    distances: Float64 = 1.0 - (within + across + both) / pairs
+    return distances
 
 
 def _squares(one: Float64, other: Float64) -> Float64:

@@ -6,15 +6,16 @@ purchases of all windows, since those of one customer resemble each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offline.evaluation.bootstrap import bootstrap
 from offline.evaluation.first_ten import FirstTen, FirstTenFigures, Shown, measure_first_ten
-from offline.evaluation.metrics import Estimate, Figures, Float64, Scorecard, bootstrap, estimate
+from offline.evaluation.metrics import Estimate, Figures, Float64, Scorecard, estimate
 from offline.evaluation.rankings import COMPARED
 from offline.evaluation.ranks import Places, Ranks
 from offline.evaluation.tables import Table, tables
@@ -68,20 +69,40 @@ class TableResult:
     customers: int
     candidates: int
     """of the window that has most"""
-    places: Mapping[str, Places]
-    """by model; customers are numbered over all windows"""
+    places: Callable[[str], Places]
+    """of a model; customers are numbered over all windows"""
     models: dict[str, dict[str, Estimate]]
     differences: dict[tuple[str, str], dict[str, Estimate]]
     leads: dict[str, Lead]
     """by figure"""
 
 
-class _Pooled(NamedTuple):
-    """One table over all windows."""
+@dataclass(frozen=True)
+class _Pooled:
+    """One table over all W windows. Places of a model are gathered when they are asked for: those of all take much."""
 
-    table: Table
-    candidates: int
-    places: dict[str, Places]
+    contests: Sequence[Contest]
+    """(W)"""
+    tables: Sequence[Table]
+    """(W) the table, as each window has it"""
+    numbers: Sequence[NDArray[np.int64]]
+    """(W) numbers of each window's customers"""
+
+    @property
+    def candidates(self) -> int:
+        """Of the window that has most."""
+        sizes = [np.diff(contest.task.targets.tier_ends, prepend=0) for contest in self.contests]
+        return max(int(size[list(table.tiers)].sum()) for size, table in zip(sizes, self.tables, strict=True))
+
+    def places(self, model: str) -> Places:
+        """Of all windows together; customers are numbered over them."""
+        parts = [contest.ranks[model].places(table) for contest, table in zip(self.contests, self.tables, strict=True)]
+        return Places(
+            np.concatenate([number[one.customer] for one, number in zip(parts, self.numbers, strict=True)]),
+            np.concatenate([one.above for one in parts]),
+            np.concatenate([one.tied for one in parts]),
+            np.concatenate([one.auc for one in parts]),
+        )
 
 
 def measure(contests: Sequence[Contest], samples: int, seed: int, progress: Progress) -> list[TableResult]:
@@ -89,13 +110,13 @@ def measure(contests: Sequence[Contest], samples: int, seed: int, progress: Prog
     numbers, customers = _numbered(contests)
     of_contests = [tables(contest.task, stock_tells_sales(contests)) for contest in contests]
     pooled = [
-        _pooled(contests, list(same), numbers)
+        _Pooled(contests, same, numbers)
         for same in zip(*of_contests, strict=True)
         if any(table.chosen.any() for table in same)
     ]
     models = list(contests[0].ranks)
-    cards = [Scorecard(one.places[model]) for one in pooled for model in models]
-    with progress.bar("bootstrap", samples) as bar:
+    cards = (Scorecard(one.places(model)) for one in pooled for model in models)
+    with progress.bar("bootstrap", len(pooled) * len(models)) as bar:
         values, sampled = bootstrap(cards, customers, samples, seed, bar.advance)
     shape = (len(pooled), len(models), len(Figures._fields))
     values, sampled = values.reshape(shape), sampled.reshape(-1, *shape)
@@ -125,35 +146,11 @@ def _numbered(contests: Sequence[Contest]) -> tuple[list[NDArray[np.int64]], int
     return numbers, len(number)
 
 
-def _pooled(contests: Sequence[Contest], same: list[Table], numbers: list[NDArray[np.int64]]) -> _Pooled:
-    """``same``: one table, as each window has it."""
-    sizes = [np.diff(contest.task.targets.tier_ends, prepend=0) for contest in contests]
-    return _Pooled(
-        same[0],
-        max(int(size[list(table.tiers)].sum()) for size, table in zip(sizes, same, strict=True)),
-        {
-            model: _joined(
-                [contest.ranks[model].places(table) for contest, table in zip(contests, same, strict=True)], numbers
-            )
-            for model in contests[0].ranks
-        },
-    )
-
-
-def _joined(places: list[Places], numbers: list[NDArray[np.int64]]) -> Places:
-    return Places(
-        np.concatenate([number[one.customer] for one, number in zip(places, numbers, strict=True)]),
-        np.concatenate([one.above for one in places]),
-        np.concatenate([one.tied for one in places]),
-        np.concatenate([one.auc for one in places]),
-    )
-
-
 def _result(one: _Pooled, models: list[str], values: Float64, sampled: Float64) -> TableResult:
     row = {model: index for index, model in enumerate(models)}
-    customer = one.places[models[0]].customer
+    customer = one.places(models[0]).customer
     return TableResult(
-        one.table,
+        one.tables[0],
         len(customer),
         len(np.unique(customer)),
         one.candidates,

@@ -7,8 +7,7 @@ that knows nothing gets exactly AUC ½, whatever the order of the table it was g
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,8 @@ Float64 = NDArray[np.float64]
 COVERED = (0.1, 0.5, 0.9)
 LEADING = (1, 5, 10, 50, 100)
 """How many leading ranks are looked at."""
-_SAMPLES_AT_ONCE = 50  # 13 MB for 17,000 purchases of different ranks
+SLACK = 1e-9
+"""Of all purchases: by how little less than wanted is enough."""
 
 
 class Figures(NamedTuple):
@@ -54,74 +54,80 @@ class Coverage:
     """R_j of equation 4, the expected number of purchases among the first j recommendations, piecewise linear in j.
 
     An article with a better ones above it and t equals (itself included) lies within the first j with probability
-    (j - a) / t, clipped to 0 … 1.
+    (j - a) / t, clipped to 0 … 1. Purchases of one ``customer``, int64 (P') of 0 … K' − 1, count alike; unless that is
+    given, each is another's.
     """
 
-    def __init__(self, above: NDArray[np.int64], tied: NDArray[np.int64]):
+    def __init__(self, above: NDArray[np.int64], tied: NDArray[np.int64], customer: NDArray[np.int64] | None = None):
+        self._above, self._tied = above, tied
+        self._customer = np.arange(len(above)) if customer is None else customer
+        self._customers = int(self._customer.max(initial=-1)) + 1
         ends = above + tied
         self.positions = np.unique(np.concatenate([[0], above, ends]))
         """Breakpoints j, int64 ascending, from 0 on."""
         rise, fall = np.searchsorted(self.positions, above), np.searchsorted(self.positions, ends)
-        rate, purchase = 1.0 / tied, np.arange(len(above))
-        entries = (np.concatenate([rate, -rate]), (np.concatenate([rise, fall]), np.tile(purchase, 2)))
-        self._slopes = csr_array(entries, shape=(len(self.positions), len(above)))
+        rate = 1.0 / tied
+        entries = (np.concatenate([rate, -rate]), (np.concatenate([rise, fall]), np.tile(self._customer, 2)))
+        self.bends = csr_array(entries, shape=(len(self.positions), self._customers))
+        """(J, K') by how much the slope changes at each position, for each customer"""
 
     def curve(self, weights: Float64) -> Float64:
-        """R_j at ``positions``, (J), where purchase p counts ``weights[p]`` times; (J, S) of ``weights`` (P', S)."""
-        slope = np.cumsum(self._slopes @ weights, axis=0)[:-1]
-        steps = np.diff(self.positions).reshape(-1, *[1] * (weights.ndim - 1))
-        curve: Float64 = np.concatenate([np.zeros_like(slope[:1]), np.cumsum(slope * steps, axis=0)])
+        """R_j at ``positions``, (J), where customer k counts ``weights[k]`` times; (J, S) of ``weights`` (K', S)."""
+        start = np.zeros((1, *weights.shape[1:]))
+        return self.curve_from(0, start, np.cumsum(self.bends @ weights, axis=0)[:-1])
+
+    def curve_from(self, first: int, start: Float64, slopes: Float64) -> Float64:
+        """R_j from ``positions[first]`` on, where it is ``start`` (1, …), by the ``slopes`` (I, …) behind each."""
+        steps = np.diff(self.positions[first : first + len(slopes) + 1]).reshape(-1, *[1] * (slopes.ndim - 1))
+        curve: Float64 = np.concatenate([start, start + np.cumsum(slopes * steps, axis=0)])
         return curve
+
+    def at(self, position: int) -> Float64:
+        """(K') R_j of each customer's purchases at ``positions[position]``."""
+        found = np.clip((self.positions[position] - self._above) / self._tied, 0.0, 1.0)
+        return self._by_customer(found)
+
+    def slope_at(self, position: int) -> Float64:
+        """(K') slope of each customer's R_j right behind ``positions[position]``."""
+        j = self.positions[position]
+        return self._by_customer(((self._above <= j) & (j < self._above + self._tied)) / self._tied)
 
     def needed(self, weights: Float64, shares: Iterable[float] = COVERED) -> list[float]:
         """Smallest whole j for which R_j reaches each share of all purchases."""
-        return [float(needed) for [needed] in self.needed_each(weights[:, None], shares)]
+        curve = self.curve(weights[:, None])
+        return [float(self.reached(0, curve, share * curve[-1], curve[-1])[0]) for share in shares]
 
-    def needed_each(self, weights: Float64, shares: Iterable[float] = COVERED) -> list[Float64]:
-        """The same for each of S columns of ``weights`` (P', S): float64 (S) for each share."""
-        curve = self.curve(weights)
-        return [self._reach(curve, share) for share in shares]
-
-    def _reach(self, curve: Float64, share: float) -> Float64:
-        level, slack = share * curve[-1], 1e-9 * curve[-1]  # sums of fractions 1/t are not exact
-        index, column = np.argmax(curve >= level - slack, axis=0), np.arange(curve.shape[1])
+    def reached(self, first: int, curve: Float64, wanted: Float64, every: Float64) -> Float64:
+        """Smallest whole j at which ``curve`` (I, S), from ``positions[first]`` on, is ``wanted`` (S), of ``every``."""
+        # Sums of fractions 1/t are not exact.
+        index, column = np.argmax(curve >= wanted - SLACK * every, axis=0), np.arange(curve.shape[1])
         before = np.maximum(index - 1, 0)
         low, high = curve[before, column], curve[index, column]
-        left, right = self.positions[before], self.positions[index]
-        part = (level - low) / np.where(high > low, high - low, 1.0)
-        return np.where(index > 0, np.ceil(left + part * (right - left) - 1e-6), float(self.positions[0]))
+        left, right = self.positions[first + before], self.positions[first + index]
+        part = (wanted - low) / np.where(high > low, high - low, 1.0)
+        return np.where(index > 0, np.ceil(left + part * (right - left) - 1e-6), float(self.positions[first]))
+
+    def _by_customer(self, values: Float64) -> Float64:
+        return np.bincount(self._customer, values, self._customers).astype(np.float64)
 
 
 class Scorecard:
-    """One model's figures in one table, as a function of how often each customer counts."""
+    """One model's figures in one table, as a function of how often each customer counts (``bootstrap``)."""
 
     def __init__(self, places: Places):
-        self._customer = places.customer
-        self.coverage = Coverage(places.above, places.tied) if len(places.customer) else None
-        self._means = np.stack(
-            [
-                places.auc,
-                *(_share_within(n, places) for n in LEADING),
-                *(_discounted_gain(n, places) for n in LEADING),
-                _reciprocal_rank(places),
-            ]
-        )  # (12, P')
-
-    def figures(self, counts: Float64) -> Figures:
-        """``counts`` (K): how often each customer is in the sample, 1 for the data as they are."""
-        return Figures(*self.figures_each(counts[None])[0].tolist())
-
-    def figures_each(self, counts: Float64) -> Float64:
-        """Figures of S samples at once, (S, F), from ``counts`` (S, K)."""
-        found = np.full((len(counts), len(Figures._fields)), math.nan)
-        weights = counts[:, self._customer].T  # (P', S)
-        drawn = weights.sum(axis=0) > 0
-        if self.coverage is None or not drawn.any():
-            return found
-        weights = weights[:, drawn]
-        means = self._means @ weights / weights.sum(axis=0)
-        found[drawn] = np.stack([*means, *self.coverage.needed_each(weights)], axis=1)
-        return found
+        self.customers, customer = np.unique(places.customer, return_inverse=True)
+        """(K') who has purchases here, sorted"""
+        self.coverage = Coverage(places.above, places.tied, customer) if len(customer) else None
+        columns = [
+            places.auc,
+            *(_share_within(n, places) for n in LEADING),
+            *(_discounted_gain(n, places) for n in LEADING),
+            _reciprocal_rank(places),
+            np.ones(len(customer)),
+        ]
+        sums = [np.bincount(customer, column, len(self.customers)) for column in columns]
+        self.sums = np.stack(sums).astype(np.float64)
+        """(13, K') by customer: sums of all figures that are means over purchases, then the number of purchases"""
 
 
 def _share_within(n: int, places: Places) -> Float64:
@@ -171,17 +177,3 @@ def estimate(value: Float64, sampled: Float64) -> list[Estimate]:
         if len(valid):
             low_and_high[:, index] = np.percentile(valid, [2.5, 97.5])
     return [Estimate(*map(float, one)) for one in zip(value, *low_and_high, strict=True)]
-
-
-def bootstrap(
-    cards: list[Scorecard], customers: int, samples: int, seed: int, advance: Callable[[int], None]
-) -> tuple[Float64, Float64]:
-    """Figures of the data, (C, F), and of every resample, (S, C, F), of C scorecards; all see the same customers."""
-    sampled = np.empty((samples, len(cards), len(Figures._fields)))
-    drawn = resamples(customers, samples, seed)
-    for start in range(0, samples, _SAMPLES_AT_ONCE):
-        counts = np.stack(list(islice(drawn, _SAMPLES_AT_ONCE)))
-        for index, card in enumerate(cards):
-            sampled[start : start + len(counts), index] = card.figures_each(counts)
-        advance(len(counts))
-    return np.array([card.figures(np.ones(customers)) for card in cards]), sampled

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from model_store.generation import rank_bonus
 from model_store.popularity import POPULARITY, TRENDING_DAYS, trend_score
 from offline.baselines import MODELS
 from offline.evaluation.counting import CO_PURCHASE, MARKOV, OWN_HISTORY
+from offline.evaluation.moments import ByMoment
 from offline.evaluation.ranks import Float32, Ranking
 from offline.evaluation.task import Task
 from offline.popularity import Popularity, best_seller_bonus
@@ -53,8 +55,7 @@ class PersonalRanking:
         style = self.style[customers]
         scores: Float32 = style @ self.dna.T
         if self.popularity is not None:
-            components, of = self.popularity.then(customers)
-            scores += style[:, POPULARITY, None] * components[of]
+            scores += style[:, POPULARITY, None] * self.popularity.component.rows(self.popularity.read[customers])
         return scores
 
 
@@ -69,10 +70,10 @@ class PopularityThen:
     candidates: NDArray[np.int64]
     read: NDArray[np.int64]
 
-    def then(self, customers: slice) -> tuple[Float32, NDArray[np.int64]]:
-        """Components at the M moments of these customers, float32 (M, N), and each one's moment of them, int64 (B)."""
-        moments, of = np.unique(self.read[customers], return_inverse=True)
-        return np.stack([self.popularity.at(moment)[self.candidates] for moment in moments.tolist()]), of
+    @cached_property
+    def component(self) -> ByMoment[Float32]:
+        """At any moment, float32 (N)."""
+        return ByMoment(lambda moment: self.popularity.at(moment)[self.candidates])
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,15 @@ class PopularityRanking:
 
     def scores(self, customers: slice) -> Float32:
         """float32 (B, N)"""
-        task, moments = self.task, self.task.sales_until[customers]
-        average = task.average_sales[self.days]
-        row_of = {
-            moment: np.where(task.entering, average, task.recent.before(moment, self.days)[task.candidates])
-            for moment in np.unique(moments).tolist()
-        }
-        return np.stack([row_of[moment] for moment in moments.tolist()]).astype(np.float32)
+        return self._sales.rows(self.task.sales_until[customers])
+
+    @cached_property
+    def _sales(self) -> ByMoment[Float32]:
+        return ByMoment(self._sales_before)
+
+    def _sales_before(self, moment: int) -> Float32:
+        sales = self.task.recent.before(moment, self.days)[self.task.candidates]
+        return np.where(self.task.entering, self.task.average_sales[self.days], sales).astype(np.float32)
 
 
 def popularity(task: Task, days: int = TRENDING_DAYS) -> PopularityRanking:
@@ -164,13 +167,13 @@ class BlendedRanking:
 
     def scores(self, customers: slice) -> Float32:
         """float32 (B, N)"""
-        scores, moments = self.dynamic.scores(customers), self.task.sales_until[customers].tolist()
-        trends = {moment: trend_score(self.task.trend(moment)) for moment in set(moments)}
-        popular, then = self._popular(customers)
+        scores = self.dynamic.scores(customers)
+        trends, moments = self._trend.distinct(self.task.sales_until[customers])
+        popular, readings = self._popular.distinct(self._read[customers])
         lists = self.lists[customers] if self.lists else [np.zeros(0, np.int64)] * len(scores)
         new_customer = (self.task.history_sizes[customers] == 0) & (not self.blend.cold_by_style)
         owned = map(self.task.first_time.hidden_from, range(*customers.indices(self.task.targets.customers)))
-        everyone = zip(scores, moments, then, new_customer, lists, owned, strict=True)
+        everyone = zip(scores, moments, readings, new_customer, lists, owned, strict=True)
         for row, moment, reading, cold, listed, had in everyone:
             trend = trends[moment]
             bonus = np.zeros(len(row), np.float32)
@@ -185,14 +188,26 @@ class BlendedRanking:
                 row[had] += np.float32(self.blend.bought_before)
         return scores
 
-    def _popular(self, customers: slice) -> tuple[Float32, NDArray[np.int64]]:
-        """What popularity adds at M moments, float32 (M, N), and which moment is each customer's, int64 (B)."""
+    @cached_property
+    def _trend(self) -> ByMoment[Float32]:
+        return ByMoment(lambda moment: trend_score(self.task.trend(moment)))
+
+    @cached_property
+    def _popular(self) -> ByMoment[Float32]:
+        """What popularity adds, as it was read at a moment."""
+        return ByMoment(self._popular_at)
+
+    def _popular_at(self, moment: int) -> Float32:
         if self.dynamic.popularity is None:
-            size = len(self.task.history_sizes[customers])
-            return np.zeros((1, len(self.task.candidates)), np.float32), np.zeros(size, np.int64)
-        components, of = self.dynamic.popularity.then(customers)
-        best = np.stack([best_seller_bonus(component) for component in components])
-        return np.float32(self.blend.popularity) * components + np.float32(self.blend.best_sellers) * best, of
+            return np.zeros(len(self.task.candidates), np.float32)
+        component = self.dynamic.popularity.component.at(moment)
+        best = best_seller_bonus(component)
+        return np.float32(self.blend.popularity) * component + np.float32(self.blend.best_sellers) * best
+
+    @property
+    def _read(self) -> NDArray[np.int64]:
+        """(K) when popularity was read; any moment where there is none."""
+        return self.task.sales_until if self.dynamic.popularity is None else self.dynamic.popularity.read
 
 
 def blended(

@@ -19,7 +19,7 @@ from model_store.errors import TrainingError
 
 Float32 = NDArray[np.float32]
 TIERS = 3
-_SCORES_AT_ONCE = 32_000_000  # 128 MB of float32
+_SCORES_AT_ONCE = 8_000_000  # 32 MB of float32
 
 
 class Ranking(Protocol):
@@ -104,35 +104,61 @@ class Places:
     auc: NDArray[np.float64]
 
 
+class Tally:
+    """How many candidates score higher than an article, and the same, by tier: of one customer's ``row``, float32 (N).
+
+    What several choices of targets ask of one article is counted once.
+    """
+
+    def __init__(self, row: Float32, tier_ends: NDArray[np.int64]):
+        self._row, self._ends = row, tier_ends
+        self._blocks = [slice(low, high) for low, high in pairwise([0, *tier_ends.tolist()])]
+        self._counted: dict[int, tuple[list[int], list[int]]] = {}
+
+    def of(self, article: int) -> tuple[list[int], list[int]]:
+        """Numbers (TIERS) of all candidates that score higher, and of those that score the same, itself included."""
+        if article not in self._counted:
+            higher, equal = self._row > self._row[article], self._row == self._row[article]
+            self._counted[article] = (
+                [int(np.count_nonzero(higher[block])) for block in self._blocks],
+                [int(np.count_nonzero(equal[block])) for block in self._blocks],
+            )
+        return self._counted[article]
+
+    def among(self, articles: NDArray[np.int64], others: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+        """The same (m, TIERS) of each of m ``articles``, among ``others`` alone."""
+        in_tier = np.eye(TIERS, dtype=np.int64)[np.searchsorted(self._ends, others, side="right")]
+        scores, theirs = self._row[articles][:, None], self._row[others][None, :]
+        return (theirs > scores) @ in_tier, (theirs == scores) @ in_tier
+
+
 class Ranks:
     """One model's counts for all P purchases, tier by tier; a candidate set is any union of tiers."""
 
     def __init__(self, targets: Targets):
         shape = (len(targets.candidate), TIERS)
         self._targets = targets
-        self._above, self._tied = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        self._bought_above, self._bought_tied = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        # Of many customers and models this is what takes the memory: 96 bytes of each purchase and model.
+        self._above, self._tied = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        self._bought_above, self._bought_tied = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
 
-    def count(self, customer: int, row: Float32) -> None:
-        """Enter one customer's ranking: the scores ``row``, float32 (N), of all candidates."""
+    def count(self, customer: int, tally: Tally) -> None:
+        """Enter one customer's ranking."""
         own = slice(self._targets.offsets[customer], self._targets.offsets[customer + 1])
-        row = _without(row, self._targets.hidden_from(customer))
-        bought, bounds = self._targets.candidate[own], [0, *self._targets.tier_ends.tolist()]
-        scores = row[bought]
-        blocks = [slice(low, high) for low, high in pairwise(bounds)]
-        for index, score in enumerate(scores, own.start):
-            higher, equal = row > score, row == score
-            self._above[index] = [np.count_nonzero(higher[block]) for block in blocks]
-            self._tied[index] = [np.count_nonzero(equal[block]) for block in blocks]
-        in_tier = np.eye(TIERS, dtype=np.int64)[np.searchsorted(bounds[1:], bought, side="right")]  # (m, TIERS)
-        self._bought_above[own] = (scores[None, :] > scores[:, None]) @ in_tier
-        self._bought_tied[own] = (scores[None, :] == scores[:, None]) @ in_tier
+        bought, hidden = self._targets.candidate[own], self._targets.hidden_from(customer)
+        for index, article in enumerate(bought.tolist(), own.start):
+            self._above[index], self._tied[index] = tally.of(article)
+        self._bought_above[own], self._bought_tied[own] = tally.among(bought, bought)
+        if len(hidden):
+            above, tied = tally.among(bought, hidden)
+            self._above[own] -= above
+            self._tied[own] -= tied
 
     def places(self, tiers: Sequence[int], chosen: NDArray[np.bool_]) -> Places:
         """Places of the ``chosen`` (P) purchases, whose articles must lie in ``tiers``, among the candidates there."""
         columns = list(tiers)
         above, tied, bought_above, bought_tied = (
-            counts[chosen][:, columns].sum(axis=1)
+            counts[chosen][:, columns].sum(axis=1, dtype=np.int64)
             for counts in (self._above, self._tied, self._bought_above, self._bought_tied)
         )
         others = self._others(columns)[chosen]
@@ -153,15 +179,6 @@ class Ranks:
         return others
 
 
-def _without(row: Float32, hidden: NDArray[np.int64]) -> Float32:
-    """Scores that put ``hidden`` below everything, so that they count neither as higher nor as equal."""
-    if not len(hidden):
-        return row
-    row = row.copy()
-    row[hidden] = -np.inf
-    return row
-
-
 def rank(
     ranking: Ranking, several: Sequence[Targets], advance: Callable[[int], None], watchers: Sequence[Watcher] = ()
 ) -> list[Ranks]:
@@ -177,8 +194,9 @@ def rank(
         if not np.isfinite(scores).all():
             raise TrainingError(f"{ranking.name}: scores are not finite (NaN or overflow): train the model again")
         for customer, row in enumerate(scores, customers.start):
+            tally = Tally(row, several[0].tier_ends)
             for one in ranks:
-                one.count(customer, row)
+                one.count(customer, tally)
         for watcher in watchers:
             watcher.see(customers, scores)
         advance(len(scores))

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from model_store.dataset import DataSet
-from model_store.machine import hardware, versions
+from model_store.machine import hardware, peak_memory, versions
 from offline.baselines.results import Results
 from offline.config import Config
 from offline.evaluation.backtest import Result
 from offline.evaluation.calibration import Calibration
+from offline.evaluation.cost import Cost
 from offline.evaluation.first_ten import FirstTenFigures
 from offline.evaluation.measure import Contest, TableResult
 from offline.evaluation.metrics import Estimate
@@ -61,7 +62,9 @@ def as_json(result: Result, data: DataSet, run: Run, seconds: float) -> dict[str
         "first_ten": {model: _first_ten_json(figures) for model, figures in result.first_ten.items()},
         "calibration": {one.name: _calibration_json(one) for one in result.calibration},
         "learning": _learning(run, config),
+        "training": _training(run, config),
         "seconds": round(seconds, 1),
+        "cost": _cost_json(result.cost),
         "hardware": hardware(),
         "versions": versions(_PACKAGES),
     }
@@ -149,6 +152,25 @@ def _learning(run: Run, config: Config) -> dict[str, list[dict[str, float]]]:
     stages = [spec.name for spec in stages_of(config) if run.has(f"{RECORDS}/{spec.name}.json")]
     curves_of = {name: run.load_json(f"{RECORDS}/{name}")["curve"] for name in stages}
     return {name: curve for name, curve in curves_of.items() if curve}
+
+
+def _training(run: Run, config: Config) -> dict[str, dict[str, Any]]:
+    """By stage, in order: what its training took, where that was measured."""
+    stages = [spec.name for spec in stages_of(config) if run.has(f"{RECORDS}/{spec.name}.json")]
+    costs = {name: run.load_json(f"{RECORDS}/{name}").get("cost") for name in stages}
+    return {name: cost for name, cost in costs.items() if cost}
+
+
+def _cost_json(cost: Cost) -> dict[str, Any]:
+    """Seconds, and the memory that the process has held up to now."""
+    return {
+        "scores": cost.scores,
+        "scores_per_second": round(cost.scores_per_second),
+        "customers_per_second": round(cost.customers_per_second, 2),
+        "peak_memory_mib": peak_memory(),
+        "parts": {name: round(seconds, 2) for name, seconds in cost.parts.items()},
+        "ranking": {model: round(seconds, 2) for model, seconds in cost.ranking.items()},
+    }
 
 
 def _figures_json(figures: dict[str, Estimate]) -> dict[str, dict[str, float | None]]:

@@ -48,8 +48,9 @@ def curves(one: TableResult, models: list[str], points: int = _POINTS) -> tuple[
     ranks = np.unique(np.concatenate([np.geomspace(1, z, points), np.linspace(1, z, points)]).round())
     found = {}
     for model in models:
-        coverage = Coverage(one.places[model].above, one.places[model].tied)
-        curve = coverage.curve(np.ones(len(one.places[model].above)))
+        places = one.places(model)
+        coverage = Coverage(places.above, places.tied)
+        curve = coverage.curve(np.ones(len(places.above)))
         found[model] = np.interp(ranks, coverage.positions, curve) / curve[-1]
     return ranks / z, found
 

@@ -24,6 +24,7 @@ from offline.article_tables import load_networks
 from offline.config import Config
 from offline.context import make_split
 from offline.fashion_dna import static_styles
+from offline.identity import run_digest
 from offline.models.residual import ResidualNetwork
 from offline.pipeline import train
 from offline.popularity import scored_dna
@@ -129,6 +130,8 @@ def test_a_run_holds_what_its_page_says(planted: tuple[DataSet, Run]) -> None:
         "style_lstm",
         "blend",
     }
+    costs = [run.load_json(f"stages/{spec.name}")["cost"] for spec in stages_of(settings())]
+    assert all(cost["seconds"] > 0 and cost["peak_memory_mib"] != 0 for cost in costs)
     assert (run.folder / "residual" / "source.txt").read_text().startswith("small residual network")
     assert not list((run.folder / "checkpoints").iterdir())
     assert not list(run.folder.rglob(".*"))
@@ -153,10 +156,11 @@ def test_a_run_that_is_not_complete_is_told(tmp_path: Path) -> None:
 def test_what_is_trained_already_is_not_trained_again(planted: tuple[DataSet, Run], tmp_path: Path) -> None:
     data, run = planted
     again, lines = copy(run, tmp_path / "run"), Lines()
-    before = {path: path.stat().st_mtime_ns for path in again.folder.rglob("*.safetensors")}
+    kept = [path for path in again.folder.rglob("*") if path.suffix == ".safetensors" or path.parent.name == "stages"]
+    before = {path: path.stat().st_mtime_ns for path in kept}
     train(data, again, settings(), lines)
     assert len(lines.about("trained already")) == 5
-    assert before == {path: path.stat().st_mtime_ns for path in again.folder.rglob("*.safetensors")}
+    assert before == {path: path.stat().st_mtime_ns for path in kept}
 
 
 def test_a_changed_configuration_retrains_from_there_on_and_says_why(
@@ -191,6 +195,18 @@ def test_fresh_trains_everything_again_to_the_same_weights(planted: tuple[DataSe
     for name in ("fashion_dna", "style_lstm", "article_dna", "static"):
         for key, value in run.load_arrays(name).items():
             np.testing.assert_array_equal(again.load_arrays(name)[key], value)
+
+
+def test_what_a_stage_took_says_nothing_of_what_it_made(planted: tuple[DataSet, Run], tmp_path: Path) -> None:
+    """A run whose stages took longer is the same run: nothing is trained again, and its digest stays."""
+    data, run = planted
+    slow, lines = copy(run, tmp_path / "run"), Lines()
+    for spec in stages_of(settings()):
+        record = slow.load_json(f"stages/{spec.name}")
+        slow.save_json(f"stages/{spec.name}", {**record, "cost": {"seconds": 1e6, "peak_memory_mib": None}})
+    train(data, slow, settings(), lines)
+    assert len(lines.about("trained already")) == 5
+    assert run_digest(slow) == run_digest(run)
 
 
 def test_a_stage_that_fails_leaves_the_run_as_it_was(

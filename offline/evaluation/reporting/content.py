@@ -7,6 +7,7 @@ from typing import Any
 
 from offline.evaluation.rankings import BLENDED
 from offline.evaluation.reporting import grids, plots
+from offline.evaluation.reporting.costs import cost_section
 from offline.evaluation.reporting.document import (
     Block,
     Bullets,
@@ -57,6 +58,7 @@ def _sections(report: Json) -> Iterator[Section]:
     if report["learning"]:
         yield Section("Training", [Paragraph(marked(LEARNING)), plots.learning(report["learning"])])
     yield Section("Configuration", [Facts(_flat(report["config"]), short=True)])
+    yield cost_section(report)
     yield _how_made(report)
     yield Section("How it was measured", blocks_of(rules(report["protocol"])))
 
@@ -242,7 +244,6 @@ def _how_made(report: Json) -> Section:
     machine, config = report["hardware"], report["config"]
     rows = [
         ("seeds", f"training {config['seed']}, bootstrap {report['seed']} ({report['bootstrap']:,} resamples)"),
-        ("evaluation took", f"{report['seconds']:,.0f} s"),
         ("processor", f"{machine['processor']}; {machine['cores']} cores, {machine['memory_gib']} GiB"),
         ("system", machine["system"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items() if version)),

@@ -73,6 +73,15 @@ def test_ranks_agree_with_counting_by_hand(shop: DataSet, run: Run) -> None:
         assert places.tied[row] == sum(one == mine for one in all_of)
 
 
+def test_stored_scores_are_read_by_rows_and_not_held(run: Run) -> None:
+    folder = run.folder / FOLDER / "CORE"
+    whole, stored = np.load(folder / "scores-0.npy"), results.scores(folder, 0)
+    assert stored.shape == whole.shape
+    part = stored[3:7]
+    np.testing.assert_array_equal(part, whole[3:7])
+    assert part.base is None  # no view of the file, which would keep it mapped
+
+
 def test_what_a_model_does_not_know_ties_below_all_that_it_knows() -> None:
     table = np.array([[0.5, -3e8], [2, 2]], np.float32)
     found = BaselineRanking("CORE", 1, table, np.array([-1, 1, 0, -1])).scores(slice(0, 2))

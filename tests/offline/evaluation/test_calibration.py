@@ -38,7 +38,7 @@ def model_of(rng: np.random.Generator, customers: int, articles: int) -> StaticM
 
 def drawn(model: StaticModel, share: float, seed: int) -> Pairs:
     """Pairs bought with ``share`` of the probability that the model gives them."""
-    z = model.log_odds(np.arange(len(model.style)), np.arange(len(model.dna)))
+    z = model.log_odds(np.arange(len(model.style)), model.dna)
     bought = np.random.default_rng(seed).random(z.shape) < share * expit(z)
     everyone, every = (np.arange(size) for size in z.shape)
     return Pairs("drawn", "Drawn", everyone, every, np.stack(np.nonzero(bought)), np.zeros((2, 0), np.int64))
@@ -54,7 +54,7 @@ def test_tenths_are_those_of_scikit_learn() -> None:
     model = model_of(np.random.default_rng(0), 200, 150)
     pairs = drawn(model, 1.0, 1)
     found = calibrate(model, pairs, 20, 0)
-    z = model.log_odds(pairs.customers, pairs.articles).ravel()
+    z = model.log_odds(pairs.customers, model.dna[pairs.articles]).ravel()
     observed, predicted = calibration_curve(dense(pairs).ravel(), expit(z), n_bins=10, strategy="quantile")
     np.testing.assert_allclose([tenth.predicted for tenth in found.tenths], predicted, rtol=1e-3)
     np.testing.assert_allclose([tenth.observed.value for tenth in found.tenths], observed, rtol=0.02, atol=1e-4)
@@ -91,7 +91,7 @@ def test_what_was_bought_before_is_left_out() -> None:
     left = Pairs("x", "X", pairs.customers, pairs.articles, np.stack(np.nonzero(bought)), before)
     found = calibrate(model, left, 10, 0)
     assert found.pairs == 30 * 20 - 3
-    z = expit(model.log_odds(pairs.customers, pairs.articles).astype(float))
+    z = expit(model.log_odds(pairs.customers, model.dna[pairs.articles]).astype(float))
     z[tuple(before)] = 0
     assert found.ratio.value == pytest.approx(bought.sum() / z.sum(), rel=1e-5)
 

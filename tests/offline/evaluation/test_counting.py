@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from small_runs import DAY, START, write_shop
 
 from model_store.dataset import DataSet
-from offline.evaluation.counting import CountingRanking, co_purchase, markov, own_history
+from offline.evaluation.counting import co_purchase, markov, own_history
+from offline.evaluation.ranks import Ranking
 from offline.evaluation.task import Task, Window
 from offline.evaluation.window import make_task
 
@@ -84,7 +85,7 @@ rows = st.lists(
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=rows)
 def test_scores_are_those_of_counting_by_hand(
-    make: Callable[[Task, int], CountingRanking],
+    make: Callable[[Task, int], Ranking],
     by_hand: Callable[[Histories, str], dict[str, float]],
     tmp_path_factory: pytest.TempPathFactory,
     before: list[Row],

@@ -191,7 +191,39 @@ def test_a_run_of_other_data_is_refused(tmp_path: Path, run: Run) -> None:
         run_backtest(other, run, Options(), Silent())
 
 
-def test_the_command_writes_report_figure_and_the_runs_metrics(tmp_path: Path, shop: DataSet, run: Run) -> None:
+class Ticks:
+    """A clock that is one second later whenever it is read."""
+
+    def __init__(self) -> None:
+        self._now = 0
+
+    def __call__(self) -> float:
+        self._now += 1
+        return float(self._now)
+
+
+def test_cost_is_told_by_parts_and_models(shop: DataSet, run: Run) -> None:
+    result = run_backtest(shop, run, Options(days=2, windows=2, samples=5), Silent(), Ticks())
+    cost, models = result.cost, len(result.contests[0].ranks)
+    tasks = [contest.task for contest in result.contests]
+    assert cost.customers == sum(len(task.customer_ids) for task in tasks)
+    assert cost.scores == sum(len(task.customer_ids) * len(task.candidates) for task in tasks)
+    assert cost.ranking == dict.fromkeys(result.contests[0].ranks, 2.0)  # a second in each window
+    assert cost.parts == {
+        "what is asked": 1,
+        "what is generated": 2,
+        "styles and counts": 2,
+        "ranking": 2 * models,
+        "figures and intervals": 1,
+        "probabilities": 1,
+    }
+    assert cost.customers_per_second == pytest.approx(cost.customers / (2 * models))
+    assert cost.scores_per_second == pytest.approx(cost.scores / 2)
+
+
+def test_the_command_writes_report_figure_and_the_runs_metrics(
+    tmp_path: Path, shop: DataSet, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "report"
     options = ["--data", str(shop.folder), "--run", str(run.folder), "--report", str(out), "--bootstrap", "20"]
     assert modiste.main(["evaluate", *options]) == 0
@@ -201,6 +233,10 @@ def test_the_command_writes_report_figure_and_the_runs_metrics(tmp_path: Path, s
     assert report["window"] == {"start": "2024-03-04T00:00:00Z", "until": "2024-03-13T12:00:01Z"}
     assert report["config"]["seed"] == 0
     assert report["tables"]["all"]["purchases"] == report["purchases"] > 0
+    assert 0 < report["cost"]["customers_per_second"] < report["cost"]["scores_per_second"]
+    assert report["cost"]["peak_memory_mib"] != 0
+    told = capsys.readouterr().out
+    assert f"{report['cost']['scores_per_second']:,} scores a second; {report['seconds']:,.0f} s in all" in told
     assert {path.name for path in out.iterdir()} == {"report.html", "report.json", "report.md", "roc.png", "figures"}
     assert {path.suffix for path in (out / "figures").iterdir()} == {".svg"}
     text, page = ((out / name).read_text(encoding="utf-8") for name in ("report.md", "report.html"))

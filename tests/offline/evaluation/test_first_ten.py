@@ -15,7 +15,8 @@ from sklearn.metrics.pairwise import cosine_distances
 from small_runs import DAY, START, write_shop
 
 from offline.evaluation import first_ten as module
-from offline.evaluation.first_ten import FirstTen, FirstTenWatcher, Shown, gini, measure_first_ten
+from offline.evaluation import ranks
+from offline.evaluation.first_ten import FirstTen, FirstTenWatcher, Shown, Yardsticks, gini, measure_first_ten
 from offline.evaluation.ranks import Targets, rank
 from offline.evaluation.task import Task, Window
 from offline.evaluation.window import make_task
@@ -56,7 +57,7 @@ def seen(scores: list[list[float]], dna: np.ndarray, sales: list[int]) -> FirstT
         recent=Sales(sales),
         candidates=np.arange(candidates),
     )
-    watcher = FirstTenWatcher(task, dna.astype(np.float32))
+    watcher = FirstTenWatcher(Yardsticks(task, dna.astype(np.float32)))
     rank(Given(scores), [targets], lambda customers: None, [watcher])
     return watcher.found()
 
@@ -113,10 +114,27 @@ def test_a_part_at_a_time_gives_what_all_together_give(monkeypatch: pytest.Monke
     rng = np.random.default_rng(1)
     scores, dna, sales = rng.integers(0, 4, (9, 30)).tolist(), rng.normal(size=(30, 8)), rng.integers(0, 9, 30).tolist()
     together = seen(scores, dna, sales)
-    monkeypatch.setattr(module, "_PLACES_AT_ONCE", 65)  # two customers at a time
+    monkeypatch.setattr(ranks, "_SCORES_AT_ONCE", 65)  # two customers at a time
     apart = seen(scores, dna, sales)
     for name in ("shown", "absent", "novelty", "diversity"):
         np.testing.assert_allclose(getattr(together, name), getattr(apart, name))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(7, 40), st.integers(1, 6), st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_the_ten_are_found_by_groups_as_by_sorting(candidates: int, several: int, seed: int, same: float) -> None:
+    """Many scores tie, few do, or nearly all of them at once; the last group is shorter than the others."""
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 1 + several, (4, candidates)).astype(float)
+    scores[rng.random(scores.shape) < same] = rng.integers(0, 1 + several)
+    dna, sales = rng.normal(size=(candidates, 8)), rng.integers(0, 9, candidates).tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "TEN", 3)
+        at_once = seen(scores.tolist(), dna, sales)
+        patch.setattr(module, "_GROUP", 2)
+        by_groups = seen(scores.tolist(), dna, sales)
+    for name in ("shown", "absent", "novelty", "diversity"):
+        np.testing.assert_allclose(getattr(by_groups, name), getattr(at_once, name), atol=1e-12)
 
 
 def test_customers_are_scored_once_for_everything() -> None:
@@ -125,14 +143,15 @@ def test_customers_are_scored_once_for_everything() -> None:
         targets=targets, sales_until=np.zeros(2, np.int64), recent=Sales([0] * 4), candidates=np.arange(4)
     )
     ranking = Given([[1, 2, 3, 4], [4, 3, 2, 1]])
-    rank(ranking, [targets, targets], lambda customers: None, [FirstTenWatcher(task, np.eye(4, dtype=np.float32))])
+    watcher = FirstTenWatcher(Yardsticks(task, np.eye(4, dtype=np.float32)))
+    rank(ranking, [targets, targets], lambda customers: None, [watcher])
     assert ranking.asked == [slice(0, 2)]
 
 
 def test_sales_are_those_known_when_the_window_starts(tmp_path: Path) -> None:
     rows = [("bob", "a", 1), ("bob", "a", 2), ("bob", "b", 3), ("ann", "c", 51), ("cid", "c", 52)]
     task: Task = make_task(write_shop(tmp_path / "shop", list("abc"), rows), Window(START + 50 * DAY, START + 60 * DAY))
-    watcher = FirstTenWatcher(task, np.eye(3, dtype=np.float32))
+    watcher = FirstTenWatcher(Yardsticks(task, np.eye(3, dtype=np.float32)))
     watcher.see(slice(0, 2), np.zeros((2, 3), np.float32))
     assert watcher.found().novelty.tolist() == pytest.approx([-np.log2([3 / 6, 2 / 6, 1 / 6]).mean()] * 2)
 

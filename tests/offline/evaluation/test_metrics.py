@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offline.evaluation.metrics import Coverage, Figures, Scorecard, bootstrap, estimate, resamples
+from offline.evaluation import bootstrap as module
+from offline.evaluation.bootstrap import Draws, bootstrap, figures_each
+from offline.evaluation.bootstrap import figures as figures_of
+from offline.evaluation.metrics import Coverage, Figures, Scorecard, estimate, resamples
 from offline.evaluation.ranks import Places
 
 
@@ -19,7 +22,7 @@ def at_ranks(*ranks: int, candidates: int = 1_000) -> Places:
 
 def figures(places: Places, counts: list[float] | None = None) -> Figures:
     customers = int(places.customer.max()) + 1
-    return Scorecard(places).figures(np.ones(customers) if counts is None else np.array(counts, dtype=float))
+    return figures_of(Scorecard(places), np.ones(customers) if counts is None else np.array(counts, dtype=float))
 
 
 def test_hand_computed_figures() -> None:
@@ -53,7 +56,7 @@ def test_a_customer_drawn_twice_counts_twice() -> None:
 
 def test_no_purchases_give_no_figures() -> None:
     nothing = Places(*(np.zeros(0, np.int64) for _ in range(3)), np.zeros(0))
-    assert all(math.isnan(value) for value in Scorecard(nothing).figures(np.ones(4)))
+    assert all(math.isnan(value) for value in figures_of(Scorecard(nothing), np.ones(4)))
     assert all(math.isnan(value) for value in figures(at_ranks(5), [0]))
 
 
@@ -77,6 +80,29 @@ def test_coverage_is_the_expected_number_found(rows: list[tuple[int, int, int]])
     for share, needed in zip(shares, coverage.needed(weights.astype(float), shares), strict=True):
         assert found(needed) >= share * weights.sum() - 1e-6
         assert needed == 0 or found(needed - 1) < share * weights.sum() + 1e-6
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 9), st.integers(0, 5)), min_size=1, max_size=60),
+    st.floats(1e-4, 4),
+)
+def test_a_stretch_of_the_curve_is_enough_whatever_it_begins_with(
+    rows: list[tuple[int, int, int]], spread: float
+) -> None:
+    """Against the whole curve of every sample, with weights of purchases instead of customers."""
+    above, tied, customer = (np.array(column) for column in zip(*rows, strict=True))
+    counts = np.array(list(resamples(6, 40, 1))).T
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_SPREAD", spread)
+        patch.setattr(module, "_NUMBERS_AT_ONCE", 40)
+        found = figures_each(Scorecard(Places(customer, above, tied, np.zeros(len(rows)))), Draws(counts))
+    for sample, drawn in zip(found, counts.T, strict=True):
+        weights = drawn[customer]
+        if weights.any():
+            assert sample[-3:].tolist() == Coverage(above, tied).needed(weights)
+        else:
+            assert np.isnan(sample).all()
 
 
 def test_random_ranks_give_one_half_within_the_interval_and_nothing_more() -> None:

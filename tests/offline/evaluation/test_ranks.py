@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from model_store.errors import TrainingError
 from offline.evaluation import ranks as module
+from offline.evaluation.first_ten import FirstTenWatcher, Yardsticks
 from offline.evaluation.ranks import TIERS, Places, Targets, rank
 
 EVERY = range(TIERS)
@@ -118,3 +122,42 @@ def test_customers_in_chunks_give_what_they_give_together(monkeypatch: pytest.Mo
     apart = places(scores, bought, [5, 9, 20])
     assert together.above.tolist() == apart.above.tolist()
     assert together.auc.tolist() == apart.auc.tolist()
+
+
+class Random:
+    """Scores that are drawn when they are asked for."""
+
+    name, parameters = "random", None
+
+    def __init__(self, candidates: int):
+        self._candidates = candidates
+
+    def scores(self, customers: slice) -> np.ndarray:
+        rng = np.random.default_rng(customers.start)
+        return rng.random((customers.stop - customers.start, self._candidates), np.float32)
+
+
+def test_memory_grows_with_customers_and_not_with_customers_times_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates = 10_000
+    monkeypatch.setattr(module, "_SCORES_AT_ONCE", 4 * candidates)
+
+    def peak(customers: int) -> int:
+        targets = Targets.among_all(
+            np.arange(customers + 1), np.zeros(customers, np.int64), np.array([candidates] * TIERS)
+        )
+        rows: Any = SimpleNamespace(before=lambda moment, days: np.arange(float(candidates)))
+        task: Any = SimpleNamespace(
+            targets=targets,
+            sales_until=np.zeros(customers, np.int64),
+            recent=rows,
+            candidates=np.arange(candidates),
+        )
+        yardsticks = Yardsticks(task, np.ones((candidates, 4), np.float32))
+        tracemalloc.start()
+        rank(Random(candidates), [targets, targets], lambda customers: None, [FirstTenWatcher(yardsticks)])
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    few, many = peak(8), peak(208)
+    assert many - few < 200 * candidates  # a byte of each score would be as much

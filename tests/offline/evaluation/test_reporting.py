@@ -95,7 +95,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 def report(tmp_path_factory: pytest.TempPathFactory, shop: DataSet) -> Json:
     run: Run = make_run(tmp_path_factory.mktemp("runs") / "tiny", shop, CUTOFF)
     curve = [{"epoch": epoch, "loss": 1.0 / epoch, "score": 0.5 + epoch / 100, "lr": 0.1} for epoch in (1, 2, 3)]
-    run.save_json("stages/style_lstm", {"recipe": {}, "curve": curve})
+    run.save_json("stages/images", {"recipe": {}, "curve": []})  # as runs had it before stages were timed
+    cost = {"seconds": 1234.5, "peak_memory_mib": 678}
+    run.save_json("stages/style_lstm", {"recipe": {}, "curve": curve, "cost": cost})
     result = run_backtest(shop, run, Options(samples=50), Silent())
     found: Json = orjson.loads(orjson.dumps(as_json(result, shop, run, 12.3)))
     return found
@@ -166,7 +168,7 @@ def test_it_has_every_table_and_model(report: Json, page: Page) -> None:
     chief = sum("slice" not in table for table in report["tables"].values())
     slices = {table["slice"] for table in report["tables"].values() if "slice" in table}
     assert slices == {"history", "age", "popularity"}
-    assert sum(models <= group for group in groups) == 3 * chief + 4 * len(slices) + 1
+    assert sum(models <= group for group in groups) == 3 * chief + 4 * len(slices) + 2  # and first ten, and time
     for words in (
         "style_lstm.batch",
         "seeds",
@@ -205,6 +207,25 @@ def test_figures_are_those_of_the_json(report: Json, page: Page) -> None:
     row = next(row for row in sizes if row[0] == "static")
     values = [100 * table["models"]["static"]["mrr"]["value"] for table in decile]
     assert [cell.split()[0] for cell in row[1:]] == [f"{value:.3f}" for value in values]
+
+
+def test_time_and_memory_are_those_of_the_json(report: Json, page: Page) -> None:
+    assert report["training"] == {"style_lstm": {"seconds": 1234.5, "peak_memory_mib": 678}}
+    assert rows_of(page.tables, "stage", "seconds")[1:] == [["style_lstm", "1,234", "678"]]
+    cost = report["cost"]
+    models = rows_of(page.tables, "ranking by", "seconds")[1:]
+    assert [row[0] for row in models] == list(report["parameters"]) == list(cost["ranking"])
+    assert [row[0] for row in rows_of(page.tables, "part", "seconds")[1:]] == list(cost["parts"])
+    assert f"{cost['scores_per_second']:,} scores a second" in page.text
+    assert f"12 s, at most {cost['peak_memory_mib']:,} MiB of memory" in page.text
+
+
+def test_what_was_not_measured_is_not_told(report: Json) -> None:
+    unknown = {**report, "training": {}, "cost": {**report["cost"], "peak_memory_mib": None}}
+    page = Page(as_page(document_of(unknown)))
+    assert "memory unknown" in page.text
+    assert "training took" not in page.text
+    assert not [table for table in page.tables if table[0][0] == "stage"]
 
 
 def test_markdown_and_html_agree(report: Json, page: Page) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import pytrec_eval
 
+from offline.evaluation.bootstrap import figures
 from offline.evaluation.metrics import LEADING, Scorecard
 from offline.evaluation.ranks import Targets, rank
 
@@ -39,7 +40,7 @@ def test_trec_eval_finds_the_same(seed: int) -> None:
     ranking = Random(customers, candidates, rng)
 
     [ranks] = rank(ranking, [targets], lambda _: None)
-    ours = Scorecard(ranks.places((0, 1, 2), np.ones(len(bought), bool))).figures(np.ones(customers))
+    ours = figures(Scorecard(ranks.places((0, 1, 2), np.ones(len(bought), bool))), np.ones(customers))
 
     scores = ranking.scores(slice(None))[targets.customer]
     topics = {f"{row}": {f"{article}": 1} for row, article in enumerate(bought)}
