@@ -14,7 +14,7 @@ from baseline_learners import CYCLE, Successors, cycle_questions
 from model_store.errors import InvalidConfig
 from offline.baselines import questions, results
 from offline.baselines.questions import Sequences
-from offline.baselines.training import main, train_all
+from offline.baselines.training import Library, main, train_all
 from offline.baselines.tuning import Maker, Settings
 from offline.progress import Silent
 
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 def train(folder: Path, makers: Makers, *, minutes: float = 1.0, seed: int = 0) -> list[str]:
     steps = iter(range(10**6))
-    train_all(folder, MODELS, minutes, seed, makers, "by hand", lambda: float(next(steps)), Silent())
+    train_all(folder, MODELS, minutes, seed, Library("by hand", makers), lambda: float(next(steps)), Silent())
     return sorted(set(makers.begun))
 
 
