@@ -1,9 +1,9 @@
 """Sequence models of others, to be beaten: those that the paper of Amazon 2024 compares with (§5.1).
 
-Files go one way. ``asking`` writes what is asked, a process trains, tunes and answers, and ``modiste evaluate`` ranks by
-the answers beside our own models. RecBole needs other versions of what we use than we do, so its process
-(``training``) runs in an environment of its own; Recformer, of which no library has a version that is kept up, is ours
-(``text_training``), in our environment. All lies in the folder ``baselines`` of a run:
+Files go one way. ``asking`` writes what is asked, a process trains, tunes and answers, and ``modiste evaluate`` ranks
+by the answers beside our own models. RecBole needs other versions of what we use than we do, so its process
+(``training``) runs in an environment of its own. Recformer is in no library that is kept up, so it is ours and runs in
+our environment (``text_training``). All lies in the folder ``baselines`` of a run:
 
     questions/          what is known and asked for (``questions``); no purchase that is to be found
     texts/              what models of text read besides (``texts``): articles' attributes, and customers' searches

@@ -35,7 +35,7 @@ _COLUMNS = ["customer_id", "timestamp", "event_id", "query"]
 
 
 def tell(data: DataSet, trained_on: DataSet, split: Split, known: Known, tasks: Sequence[Task]) -> Texts:
-    """The texts of a run's questions. ``trained_on``: what is left of ``data`` where the end of histories is held out."""
+    """The texts of a run's questions. ``trained_on``: ``data`` less the end of histories, where that is held out."""
     numbers: dict[str, int] = {}
     early = _read_searches(trained_on, numbers)
     whole = early if trained_on is data else _read_searches(data, numbers)
@@ -109,7 +109,7 @@ def _of_all(purchases: Purchases, searches: _Searches, until: int) -> Sequences:
 def _steps(
     purchases: Purchases, customers: Int64, names: Sequence[str], searches: _Searches, until: Int64
 ) -> Sequences:
-    """Steps of K customers: all their ``purchases``, by index, none of −1; and searches by name, before ``until`` (K)."""
+    """Steps of K customers: all ``purchases``, by index, none of −1; and searches by name, before ``until`` (K)."""
     groups = []
     for customer, name, end in zip(customers.tolist(), names, until.tolist(), strict=True):
         low, high = (purchases.offsets[customer], purchases.offsets[customer + 1]) if customer >= 0 else (0, 0)
@@ -122,8 +122,10 @@ def _merged(article: Int64, bought: Int64, query: Int64, searched: Int64) -> Int
     """Steps of one customer, from articles with their times, and queries with theirs."""
     step, time = np.concatenate([article, ~query]), np.concatenate([bought, searched])
     step = step[np.lexsort((step < 0, time))]
-    again = (step[1:] == step[:-1]) & (step[1:] < 0)
-    return step[np.append(True, ~again)[: len(step)]]
+    again = np.zeros(len(step), bool)
+    again[1:] = (step[1:] == step[:-1]) & (step[1:] < 0)
+    kept: Int64 = step[~again]
+    return kept
 
 
 def _renumbered(texts: Texts) -> Texts:

@@ -103,9 +103,9 @@ def read(folder: Path, asked: Questions) -> Texts:
         {name: values[number] for name, values in columns.items() if values[number]}
         for number in range(about["articles"])
     ]
-    return Texts(
-        articles,
-        json.loads((folder / "queries.json").read_bytes()),
-        *(load_sequences(folder / f"{name}.npz") for name in ("training", "everything", "validation")),
-        [load_sequences(folder / f"test-{number}.npz") for number in range(len(asked.tests))],
+    training, everything, validation, *tests = (
+        load_sequences(folder / f"{name}.npz")
+        for name in ("training", "everything", "validation", *(f"test-{number}" for number in range(len(asked.tests))))
     )
+    queries = json.loads((folder / "queries.json").read_bytes())
+    return Texts(articles, queries, training, everything, validation, tests)

@@ -151,7 +151,7 @@ class Tuned:
 
     @property
     def epochs(self) -> int:
-        """of all stages"""
+        """Of all stages."""
         return sum(self.schedule)
 
 
