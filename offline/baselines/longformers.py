@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import AutoConfig, LongformerConfig, LongformerForMaskedLM
 
@@ -59,6 +60,7 @@ def _small(settings: Settings, words: Sequence[str]) -> tuple[RecformerNetwork, 
         num_hidden_layers=_LAYERS,
         num_attention_heads=_HEADS,
         intermediate_size=2 * _HIDDEN,
+        hidden_dropout_prob=0.0,  # at a temperature of 0.05 its noise is all that so small a network learns
         attention_probs_dropout_prob=0.0,
         initializer_range=_HIDDEN**-0.5,
         attention_window=window,
@@ -94,7 +96,7 @@ def _opened(folder: Path, settings: Settings) -> RecformerNetwork:
                 local_files_only=True,
                 attention_window=[int(settings["window"])] * int(_config_of(folder).num_hidden_layers),
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InvalidConfig(f"{folder}: is no Longformer that transformers reads ({_line(error)})") from None
     return RecformerNetwork(longformer, int(settings["sentences"]))
 
