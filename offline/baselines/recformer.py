@@ -193,6 +193,8 @@ class RecformerLearner:
 
     def _masked(self, tokens: Tokens) -> Tensor:
         hidden_words, chosen = masked(tokens, self.layout.vocabulary, torch.default_generator)
+        if not chosen.any():  # of articles of which nothing is known there are no words
+            return torch.zeros((), device=self._device)
         hidden = self.network.hidden(hidden_words)[chosen]
         return F.cross_entropy(self.network.words(hidden), tokens.token[chosen])
 

@@ -204,6 +204,12 @@ def test_who_bought_nothing_gets_what_sold_unless_they_searched() -> None:
     assert (scores[1] == made.scores([np.array([~0])])[0]).all()
 
 
+def test_a_shop_without_words_is_trained_on_and_all_of_it_ties() -> None:
+    made = learner(of_one_colour(4), [{}] * len(ARTICLES))
+    assert np.isfinite(epoch(made))
+    assert len(np.unique(made.scores(HISTORIES)[0])) == 1
+
+
 @pytest.mark.parametrize("groups", [[[0], [3]], [[0, ~0]], []])
 def test_where_nothing_comes_before_a_purchase_nothing_is_learned(groups: list[list[int]]) -> None:
     with pytest.raises(TrainingError, match="nothing comes before any purchase in training: there is no sequence"):
