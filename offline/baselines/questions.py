@@ -30,7 +30,10 @@ FOLDER = "questions"
 
 @dataclass(frozen=True)
 class Sequences:
-    """Purchases of K customers, oldest first: customer k's are ``article[offsets[k]:offsets[k + 1]]``."""
+    """Purchases of K customers, oldest first: customer k's are ``article[offsets[k]:offsets[k + 1]]``.
+
+    What a model of text is told has searches among them, below 0 (``texts``).
+    """
 
     offsets: Int64
     """(K + 1)"""

@@ -112,7 +112,6 @@ class Attempt:
         """How many stages there are behind the one under way."""
         return len(self.learner.stages) - len(self.schedule)
 
-    @property
     def goes_on(self) -> bool:
         """Begin the next stage where this one has not made it better for long; False behind the last."""
         return self.may_improve or self.next_stage()
@@ -181,7 +180,7 @@ def tune(
         learner = make(settings, training, seed)
         attempt = Attempt(settings, learner, Answering(learner, training))
         attempts.append(attempt)
-        while not attempt.epochs or (attempt.seconds + attempt.epoch_seconds <= share and attempt.goes_on):
+        while not attempt.epochs or (attempt.seconds + attempt.epoch_seconds <= share and attempt.goes_on()):
             _epoch(attempt, questions.validation, budget.clock, progress)
     best = max(attempts, key=lambda attempt: attempt.gain)
     part = budget.left / (best.later + 1)
@@ -205,8 +204,7 @@ def _epoch(attempt: Attempt, validation: Validation, clock: Clock, progress: Pro
     best = " (best)" if attempt.best == number else ""
     progress.say(
         f"{_named(attempt.settings)}, epoch {number} ({stage}): loss {last.loss:.4f}, "
-        f"validation {last.discounted_gain:.4f}, "
-        f"NDCG@10 {last.ndcg_10:.4f}{best}"
+        f"validation {last.discounted_gain:.4f}, NDCG@10 {last.ndcg_10:.4f}{best}"
     )
 
 
