@@ -22,13 +22,15 @@ SHOP_OPTIONS ?=
 LOADTEST_HOST ?= http://127.0.0.1:$(or $(MODISTE_PORT),8000)
 LOADTEST ?=
 # What `make baselines` works on: a data set and the run that was trained on it, minutes for each model, which models (all),
-# seed, and the window as `modiste evaluate` takes it (say WINDOW="--windows 4 --window-days 7").
+# seed, the window as `modiste evaluate` takes it (say WINDOW="--windows 4 --window-days 7"), and the directory of a
+# Longformer for Recformer to begin with (from scratch).
 DATA ?= $(SHOP)
 RUN ?= var/runs/$(notdir $(abspath $(DATA)))
 BUDGET ?= 10
 MODELS ?=
 SEED ?= 0
 WINDOW ?=
+CHECKPOINT ?=
 STORE := $(or $(MODISTE_STORE),model_store/bundles)
 
 .DEFAULT_GOAL := help
@@ -58,10 +60,19 @@ $(STORE)/CURRENT: $(SHOP)/data_set.json offline/configs/default.toml | $(STAMP)
 	@$(BIN)/modiste export --data $(SHOP) --store $(STORE)
 endif
 
-# Each model's results appear whole; after Ctrl-C those that are not done go on.
-baselines: $(STAMP) $(BASELINES_STAMP) ## RecBole's sequence models for a trained run: make baselines DATA=… RUN=… BUDGET=minutes MODELS=…
+# Each model's results appear whole; after Ctrl-C those that are not done go on. Recformer is ours and needs no RecBole.
+COMMA := ,
+CHOSEN := $(subst $(COMMA), ,$(MODELS))
+TEXT_MODELS := $(if $(CHOSEN),$(filter Recformer%,$(CHOSEN)),Recformer Recformer+query)
+RECBOLE_MODELS := $(if $(CHOSEN),$(filter-out Recformer%,$(CHOSEN)),GRU4Rec SASRec BERT4Rec NextItNet CORE)
+baselines: $(STAMP) $(if $(RECBOLE_MODELS),$(BASELINES_STAMP)) ## others' sequence models for a trained run: make baselines DATA=… RUN=… BUDGET=minutes MODELS=…
 	@$(BIN)/python -m offline.baselines.asking --data $(DATA) --run $(RUN) $(WINDOW)
-	@$(BASELINES)/bin/python -m offline.baselines.training $(RUN)/baselines --budget $(BUDGET) --models "$(MODELS)" --seed $(SEED)
+ifneq ($(RECBOLE_MODELS),)
+	@$(BASELINES)/bin/python -m offline.baselines.training $(RUN)/baselines --budget $(BUDGET) --models "$(RECBOLE_MODELS)" --seed $(SEED)
+endif
+ifneq ($(TEXT_MODELS),)
+	@$(BIN)/python -m offline.baselines.text_training $(RUN)/baselines --budget $(BUDGET) --models "$(TEXT_MODELS)" --seed $(SEED) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
+endif
 
 # Files of tests, two at a time: most of them keep one core busy.
 PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile

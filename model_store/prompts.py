@@ -213,8 +213,13 @@ def article_text(article: Article, attributes: Sequence[Attribute] = ATTRIBUTES)
     """
     article_id = written_id(article.article_id) if can_be_written(article.article_id) else ""
     values = [("id", article_id), ("title", written_title(article))]
-    values += [(name, neutralise(getattr(article, _FIELDS.get(name, name)) or "")) for name in attributes]
+    values += [(name, attribute_value(article, name)) for name in attributes]
     return "{" + ", ".join(f'"{name}": "{value}"' for name, value in values) + "}"
+
+
+def attribute_value(article: Article, name: Attribute) -> str:
+    """What is known of an article by the prompt's word for it, neutralised; empty where nothing is."""
+    return neutralise(getattr(article, _FIELDS.get(name, name)) or "")
 
 
 def written_id(article_id: str) -> str:

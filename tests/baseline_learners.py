@@ -9,7 +9,7 @@ import numpy as np
 
 from offline.baselines.questions import About, Asked, Int64, Questions, Sequences, Validation
 from offline.baselines.results import Float32
-from offline.baselines.tuning import Settings
+from offline.baselines.tuning import OneStage, Settings
 
 CYCLE = 12
 ABOUT = About("cycle", "0" * 64, "by_time", 0, 0)
@@ -24,7 +24,7 @@ class Clock:
         return self.now
 
 
-class Successors:
+class Successors(OneStage):
     """Is best after ``peak`` epochs: each one from that puts one more article's successor last; ``flaw`` always do.
 
     An epoch takes ``seconds``.

@@ -32,23 +32,35 @@ def write_shop(
     purchases: Sequence[tuple[str, str, float]],
     *,
     returns: Sequence[tuple[str, str, float]] = (),
+    searches: Sequence[tuple[str, str, float]] = (),
     stock: Mapping[str, tuple[float, float | None]] | None = None,
+    titles: Mapping[str, str] | None = None,
 ) -> DataSet:
-    """A data set from (customer, article, day) rows; ``stock`` maps an article to its days from … to, None: open."""
+    """A data set from (customer, article, day) rows; ``stock`` maps an article to its days from … to, None: open.
+
+    ``searches``: (customer, query, day) rows.
+    """
+    titles = titles or {}
     folder.mkdir(parents=True)
     write_data_set_file(folder, DataSetFile(name=folder.name, synthetic=True))
     with TableWriter(folder, ARTICLES) as writer:
         writer.write(
-            {"article_id": articles, "title": [f"{name} thing" for name in articles], "category": ["x"] * len(articles)}
+            {
+                "article_id": articles,
+                "title": [titles.get(name, f"{name} thing") for name in articles],
+                "category": ["x"] * len(articles),
+            }
         )
     rows = [("purchase", *row) for row in purchases] + [("return", *row) for row in returns]
+    rows += [("search", *row) for row in searches]
     with TableWriter(folder, EVENTS) as writer:
         writer.write(
             {
                 "event_id": [f"e{index:04}" for index in range(len(rows))],
                 "type": [row[0] for row in rows],
                 "customer_id": [row[1] for row in rows],
-                "article_id": [row[2] for row in rows],
+                "article_id": [None if row[0] == "search" else row[2] for row in rows],
+                "query": [row[2] if row[0] == "search" else None for row in rows],
                 "timestamp": [START + int(row[3] * DAY) for row in rows],
             }
         )

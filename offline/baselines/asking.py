@@ -14,8 +14,10 @@ from pathlib import Path
 from model_store.dataset import DataSet
 from model_store.errors import exit_status
 from model_store.purchases import Purchases
-from offline.baselines import FOLDER, questions
+from offline.baselines import FOLDER, questions, texts
 from offline.baselines.questions import Questions, Sequences, Validation
+from offline.baselines.telling import tell
+from offline.baselines.texts import Texts
 from offline.commands.evaluate import add_window, window_options
 from offline.config import Config
 from offline.context import known_purchases
@@ -30,16 +32,23 @@ from offline.validation import Window
 
 def ask(data: DataSet, run: Run, options: Options) -> Questions:
     """Gather the questions. Raises InvalidConfig, InvalidData or TrainingError in one line."""
-    tests = [asked(task) for task in tasks(data, run, options)]
+    return ask_with_texts(data, run, options)[0]
+
+
+def ask_with_texts(data: DataSet, run: Run, options: Options) -> tuple[Questions, Texts]:
+    """The questions, and what models of text are told besides. Raises as ``ask`` does."""
+    chosen = tasks(data, run, options)
     split, config = run.load_model("split", Split), run.load_model("config", Config)
-    known = known_purchases(training_data(data, split.hold_out), split, config)
-    return Questions(
+    trained_on = training_data(data, split.hold_out)
+    known = known_purchases(trained_on, split, config)
+    questions = Questions(
         about(split),
         _sequences(known.training),
         _sequences(known.all),
         _validation(known.training, known.window),
-        tests,
+        [asked(task) for task in chosen],
     )
+    return questions, tell(data, trained_on, split, known, chosen)
 
 
 def _sequences(purchases: Purchases) -> Sequences:
@@ -65,12 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write(options: argparse.Namespace) -> None:
     run = Run(options.run or default_run(options.data))
-    found = ask(DataSet.open(options.data), run, window_options(options))
+    found, words = ask_with_texts(DataSet.open(options.data), run, window_options(options))
     questions.write(found, run.folder / FOLDER / questions.FOLDER)
+    texts.write(words, found, run.folder / FOLDER / texts.FOLDER)
     customers = sum(len(test.customer_ids) for test in found.tests)
     Console().say(
         f"asked for {customers:,} customers in {len(found.tests)} windows; {len(found.training.article):,} purchases "
-        f"to train on while tuning, {len(found.everything.article):,} at the end"
+        f"to train on while tuning, {len(found.everything.article):,} at the end; {len(words.queries):,} queries told"
     )
 
 

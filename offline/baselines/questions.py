@@ -30,7 +30,10 @@ FOLDER = "questions"
 
 @dataclass(frozen=True)
 class Sequences:
-    """Purchases of K customers, oldest first: customer k's are ``article[offsets[k]:offsets[k + 1]]``."""
+    """Purchases of K customers, oldest first: customer k's are ``article[offsets[k]:offsets[k + 1]]``.
+
+    What a model of text is told has searches among them, below 0 (``texts``).
+    """
 
     offsets: Int64
     """(K + 1)"""
@@ -126,12 +129,22 @@ def write(questions: Questions, out: Path) -> None:
         tests = [{"start": test.start, "until": test.until} for test in questions.tests]
         about = {"format": FORMAT, **asdict(questions.about), "tests": tests}
         (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        _save(folder / "training.npz", **_arrays(questions.training))
-        _save(folder / "everything.npz", **_arrays(questions.everything))
+        save_sequences(folder / "training.npz", questions.training)
+        save_sequences(folder / "everything.npz", questions.everything)
         _save(folder / "validation.npz", **_validation_arrays(questions.validation))
         for number, test in enumerate(questions.tests):
             names = np.array(test.customer_ids, dtype=np.str_)
             _save(folder / f"test-{number}.npz", customer=names, moment=test.moment, **_arrays(test.histories))
+
+
+def save_sequences(path: Path, sequences: Sequences) -> None:
+    """Write them into one file."""
+    _save(path, **_arrays(sequences))
+
+
+def load_sequences(path: Path) -> Sequences:
+    """Read what ``save_sequences`` wrote."""
+    return _sequences(_load(path))
 
 
 def _save(path: Path, **arrays: NDArray[Any]) -> None:
@@ -154,8 +167,8 @@ def read(folder: Path) -> Questions:
     columns = {name: validation[name] for name in ("row", "target", "candidates")}
     return Questions(
         About(**about),
-        _sequences(_load(folder / "training.npz")),
-        _sequences(_load(folder / "everything.npz")),
+        load_sequences(folder / "training.npz"),
+        load_sequences(folder / "everything.npz"),
         Validation(_sequences(validation), **columns),
         tests,
     )

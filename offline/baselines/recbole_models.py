@@ -23,7 +23,7 @@ from model_store.errors import TrainingError
 from offline.baselines import MAX_LENGTH
 from offline.baselines.questions import Int64, Sequences
 from offline.baselines.results import Float32
-from offline.baselines.tuning import Settings
+from offline.baselines.tuning import OneStage, Settings
 
 for _name, _type in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_)):
     setattr(np, _name, _type)
@@ -44,7 +44,7 @@ _LEAST_LENGTH = 10  # of which BERT4Rec still masks two
 _TOP = 256  # histories asked for at once
 
 
-class RecBoleLearner:
+class RecBoleLearner(OneStage):
     """One of RecBole's sequential models. No history is longer than ``longest``, which is that of training, at most 50.
 
     ``settings``: by RecBole's names (``learning_rate``, ``train_batch_size``, …). Raises TrainingError where no

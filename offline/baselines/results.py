@@ -28,9 +28,9 @@ class Recipe:
 
     model: str
     library: str
-    """name and version, PyTorch's too"""
+    """name and version, PyTorch's too, and where the first weights come from, if from anywhere"""
     grid: Sequence[Mapping[str, float]]
-    """the settings that were tried, by RecBole's names; all others are RecBole's own defaults"""
+    """the settings that were tried, by RecBole's names; all others are the library's own defaults"""
     budget: float
     """minutes, tuning and training on everything together"""
     seed: int
@@ -47,6 +47,8 @@ class Epoch:
     """mean of 1 / log2(1 + rank): what is tuned for"""
     ndcg_10: float
     recall_10: float
+    stage: str = ""
+    """of the training"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Results:
     tried: Sequence[Trial]
     seconds: float
     tests: Sequence[AnsweredTest]
+    stages: Mapping[str, int] = field(default_factory=dict)
+    """how the epochs fall on the stages of the training"""
     format: int = field(default=FORMAT)
 
 

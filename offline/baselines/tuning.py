@@ -3,6 +3,9 @@
 All settings of the grid share ``TRIAL_SHARE`` of the budget, at least an epoch each; the best goes on until validation
 has not got better for ``PATIENCE`` epochs. An epoch is begun only where time is left to train for as many on
 everything, which is what the rest of the budget is for.
+
+Some models are trained in stages, one after the other. Each goes on from where validation was best so far, and has an
+equal part of what the best setting has left; its epochs count as far as they made validation better.
 """
 
 from __future__ import annotations
@@ -46,7 +49,29 @@ class Learner(Protocol):
         """The mean loss. ``advance`` hears of each batch that is done."""
 
     def scores(self, histories: Sequence[Int64]) -> Float32:
-        """float32 (B, M) for what comes after B histories, each of one known article or more."""
+        """float32 (B, M) for what comes after B histories, each of one known article or search, or more."""
+
+    @property
+    def stages(self) -> Sequence[str]:
+        """The names of the stages of its training, in their order; one at least."""
+
+    def keep(self) -> None:
+        """Remember what was learned: it was never better."""
+
+    def next_stage(self) -> None:
+        """Begin the next stage with what was last remembered, or else as it is."""
+
+
+class OneStage:
+    """The part of a learner that is trained in one go."""
+
+    stages: Sequence[str] = ("training",)
+
+    def keep(self) -> None:
+        """Nothing is gone back to."""
+
+    def next_stage(self) -> None:
+        """Never called."""
 
 
 Maker = Callable[[Settings, Sequences, int], Learner]
@@ -62,6 +87,10 @@ class Attempt:
     answering: Answering
     epochs: list[Epoch] = field(default_factory=list)
     seconds: float = 0.0
+    done: int = 0
+    """epochs of the stage under way"""
+    schedule: list[int] = field(default_factory=lambda: [0])
+    """epochs of each stage so far that count"""
 
     @property
     def best(self) -> int:
@@ -75,8 +104,34 @@ class Attempt:
 
     @property
     def may_improve(self) -> bool:
-        """Whether it has got better within the last epochs."""
-        return len(self.epochs) - self.best < PATIENCE
+        """Whether the stage is young, or has made it better within the last epochs."""
+        return self.done - self.schedule[-1] < PATIENCE
+
+    @property
+    def later(self) -> int:
+        """How many stages there are behind the one under way."""
+        return len(self.learner.stages) - len(self.schedule)
+
+    def goes_on(self) -> bool:
+        """Begin the next stage where this one has not made it better for long; False behind the last."""
+        return self.may_improve or self.next_stage()
+
+    def next_stage(self) -> bool:
+        """Begin the next stage; False where there is none."""
+        if not self.later:
+            return False
+        self.learner.next_stage()
+        self.schedule.append(0)
+        self.done = 0
+        return True
+
+    def add(self, epoch: Epoch) -> None:
+        """One more epoch is done."""
+        self.epochs.append(epoch)
+        self.done += 1
+        if self.best == len(self.epochs):
+            self.schedule[-1] = self.done
+            self.learner.keep()
 
     @property
     def epoch_seconds(self) -> float:
@@ -89,8 +144,14 @@ class Tuned:
     """The best of all attempts, and what was tried on the way."""
 
     settings: Settings
-    epochs: int
+    schedule: Sequence[int]
+    """epochs of each stage"""
     tried: list[Trial]
+
+    @property
+    def epochs(self) -> int:
+        """Of all stages."""
+        return sum(self.schedule)
 
 
 @dataclass(frozen=True)
@@ -119,24 +180,31 @@ def tune(
         learner = make(settings, training, seed)
         attempt = Attempt(settings, learner, Answering(learner, training))
         attempts.append(attempt)
-        while not attempt.epochs or (attempt.may_improve and attempt.seconds + attempt.epoch_seconds <= share):
+        while not attempt.epochs or (attempt.seconds + attempt.epoch_seconds <= share and attempt.goes_on()):
             _epoch(attempt, questions.validation, budget.clock, progress)
     best = max(attempts, key=lambda attempt: attempt.gain)
-    while best.may_improve and best.epoch_seconds * (1 + larger * (len(best.epochs) + 1)) <= budget.left:
-        _epoch(best, questions.validation, budget.clock, progress)
-    return Tuned(best.settings, best.best, [Trial(one.settings, one.epochs, one.seconds) for one in attempts])
+    part = budget.left / (best.later + 1)
+    while True:
+        epochs = sum(best.schedule[:-1]) + best.done + 1  # what would have to be trained on everything
+        needed = best.epoch_seconds * (1 + larger * epochs) + part * best.later
+        if best.may_improve and needed <= budget.left:
+            _epoch(best, questions.validation, budget.clock, progress)
+        elif not best.next_stage():
+            break
+    return Tuned(best.settings, best.schedule, [Trial(one.settings, one.epochs, one.seconds) for one in attempts])
 
 
 def _epoch(attempt: Attempt, validation: Validation, clock: Clock, progress: Progress) -> None:
     start = clock()
+    stage = attempt.learner.stages[len(attempt.schedule) - 1]
     loss = train_epoch(attempt.learner, f"{_named(attempt.settings)}, epoch {len(attempt.epochs) + 1}", progress)
-    attempt.epochs.append(Epoch(loss, *figures(ranks(attempt.answering, validation))))
+    attempt.add(Epoch(loss, *figures(ranks(attempt.answering, validation)), stage))
     attempt.seconds += clock() - start
     number, last = len(attempt.epochs), attempt.epochs[-1]
     best = " (best)" if attempt.best == number else ""
     progress.say(
-        f"{_named(attempt.settings)}, epoch {number}: loss {last.loss:.4f}, validation {last.discounted_gain:.4f}, "
-        f"NDCG@10 {last.ndcg_10:.4f}{best}"
+        f"{_named(attempt.settings)}, epoch {number} ({stage}): loss {last.loss:.4f}, "
+        f"validation {last.discounted_gain:.4f}, NDCG@10 {last.ndcg_10:.4f}{best}"
     )
 
 
@@ -154,16 +222,19 @@ def _named(settings: Settings) -> str:
 
 
 class Answering:
-    """Scores of all that a learner knows for any history; who has none that it knows gets what sold most often."""
+    """Scores of all that a learner knows for any history; who has none that it knows gets what sold most often.
+
+    What stands below 0 in a history is a search (``texts``): only a learner that reads them is told of any.
+    """
 
     def __init__(self, learner: Learner, trained_on: Sequences):
         self._learner, self.article = learner, learner.article
-        place = np.searchsorted(self.article, trained_on.article)
+        place = np.searchsorted(self.article, trained_on.article[trained_on.article >= 0])
         self._sold = np.bincount(place, minlength=len(self.article)).astype(np.float32)
 
     def scores(self, histories: Sequence[Int64]) -> Float32:
         """float32 (B, M)"""
-        known = [history[np.isin(history, self.article)] for history in histories]
+        known = [history[(history < 0) | np.isin(history, self.article)] for history in histories]
         found = np.tile(self._sold, (len(known), 1))
         told = [row for row, history in enumerate(known) if len(history)]
         if told:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
 from model_store.popularity import POPULARITY, TRENDING_DAYS, trend_score
-from offline.baselines import MODELS
+from offline.baselines import MODELS, RECFORMER, RECFORMER_QUERY
 from offline.evaluation.counting import CO_PURCHASE, MARKOV, OWN_HISTORY
 from offline.evaluation.moments import ByMoment
 from offline.evaluation.ranks import Float32, Ranking
@@ -33,6 +33,7 @@ COMPARED = (
     (BLENDED, CO_PURCHASE),
     (BLENDED, MARKOV),
     *((BLENDED, model) for model in MODELS),
+    (RECFORMER_QUERY, RECFORMER),
 )
 """Which differences are reported, where both were ranked."""
 

@@ -90,7 +90,8 @@ def _window_json(contest: Contest) -> dict[str, Any]:
 
 
 def _baseline_json(one: Results) -> dict[str, Any]:
-    return {**asdict(one.recipe), "settings": dict(one.settings), "epochs": one.epochs, "seconds": one.seconds}
+    told = {"settings": dict(one.settings), "epochs": one.epochs, "stages": dict(one.stages), "seconds": one.seconds}
+    return {**asdict(one.recipe), **told}
 
 
 def _date(time: int) -> str:

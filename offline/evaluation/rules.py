@@ -44,6 +44,10 @@ _RULES = """- **own history**: what the customer bought, the latest first. **co-
   (`make baselines`): RecBole's networks, losses and augmentation on the latest 50 purchases of a history, softmax over
   the articles of training. Tuned on the run's validation window, then trained anew on all before the cut-off, for as
   many epochs. What training never saw ties behind the rest; who has no known purchase gets what sold most often.
+- **Recformer** (Li et al. 2023), in the same way: a Longformer that reads the attributes of what was bought, the latest
+  first, pre-trained on the run's own sequences and fine-tuned in two stages; from scratch or from a checkpoint, as is
+  told above. It ranks all articles by their texts, whether they ever sold or not. **Recformer+query** (Amazon 2024,
+  §5.1) reads what the customer searched strictly before the ranking is made, too, and foretells from searches alone.
 - **generated** (Amazon 2024, §4.4), where the run has a language model: what it writes, as served (8 bits,
   temperature 0), for the session right before the customer's first purchase of what is ranked, without clicks on what
   the customer goes on to buy (§5.1), retrieved with mixup; what is not among the first 200 ties behind them, and who

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from model_store.errors import TrainingError
-from offline.baselines import MODELS
+from offline.baselines import RECBOLE
 from offline.baselines.questions import Sequences
 from offline.baselines.recbole_models import RecBoleLearner
 
@@ -62,5 +62,5 @@ def of_all_articles() -> str:
     return ""
 
 
-found = {"of_all": of_all_articles(), "repeatable": repeatable(), "models": {model: probe(model) for model in MODELS}}
+found = {"of_all": of_all_articles(), "repeatable": repeatable(), "models": {model: probe(model) for model in RECBOLE}}
 json.dump(found, sys.stdout)

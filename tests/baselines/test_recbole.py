@@ -16,7 +16,7 @@ import pytest
 from small_runs import DAY, START, make_run, write_shop
 
 from model_store.dataset import DataSet
-from offline.baselines import FOLDER, MODELS, questions, results
+from offline.baselines import FOLDER, RECBOLE, questions, results
 from offline.baselines.asking import ask
 from offline.evaluation.backtest import Options, Result, run_backtest
 from offline.hold_out import LAST_ORDER, training_data
@@ -63,7 +63,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
     return trained(tmp_path_factory.mktemp("planted"), planted=True, models="", minutes=0.8)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", RECBOLE)
 def test_a_model_finds_what_always_follows(planted: tuple[Result, Path], model: str) -> None:
     result, _ = planted
     [every] = [one for one in result.tables if one.table.name == "all"]
@@ -73,7 +73,7 @@ def test_a_model_finds_what_always_follows(planted: tuple[Result, Path], model: 
     assert every.models[model]["recall_10"].value > 0.8
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", RECBOLE)
 def test_results_tell_versions_weights_and_what_was_tried(planted: tuple[Result, Path], model: str) -> None:
     found = results.read(planted[1] / FOLDER / model)
     assert found is not None
@@ -100,7 +100,7 @@ def probed() -> dict[str, Any]:
     return plain
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", RECBOLE)
 def test_padding_changes_nothing_where_it_is_left_out(probed: dict[str, Any], model: str) -> None:
     found = probed["models"][model]
     assert found["narrower"] == (model != "NextItNet")
@@ -108,7 +108,7 @@ def test_padding_changes_nothing_where_it_is_left_out(probed: dict[str, Any], mo
     assert found["scores"] < 1e-4
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", RECBOLE)
 def test_the_whole_of_a_short_history_counts_and_the_latest_of_a_long_one(probed: dict[str, Any], model: str) -> None:
     found = probed["models"][model]
     assert found["first"] > 1e-4

@@ -137,8 +137,10 @@ def _asked(report: Json) -> Section:
 
 def _baseline(one: Json) -> str:
     settings = ", ".join(f"{name} {value:g}" for name, value in one["settings"].items())
+    stages = ", ".join(f"{epochs} of {stage}" for stage, epochs in one["stages"].items())
+    epochs = f"{one['epochs']} epochs" + (f" ({stages})" if len(one["stages"]) > 1 else "")
     return (
-        f"{one['model']} ({one['library']}): {settings}, {one['epochs']} epochs, best of {len(one['grid'])} settings; "
+        f"{one['model']} ({one['library']}): {settings}, {epochs}, best of {len(one['grid'])} settings; "
         f"{one['seconds']:.0f} s of a budget of {one['budget']:g} minutes, seed {one['seed']}"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from baseline_learners import CYCLE, Successors, cycle_questions
 from model_store.errors import InvalidConfig
 from offline.baselines import questions, results
 from offline.baselines.questions import Sequences
-from offline.baselines.training import main, train_all
+from offline.baselines.training import Library, main, train_all
 from offline.baselines.tuning import Maker, Settings
 from offline.progress import Silent
 
@@ -49,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 
 def train(folder: Path, makers: Makers, *, minutes: float = 1.0, seed: int = 0) -> list[str]:
     steps = iter(range(10**6))
-    train_all(folder, MODELS, minutes, seed, makers, "by hand", lambda: float(next(steps)), Silent())
+    train_all(folder, MODELS, minutes, seed, Library("by hand", makers), lambda: float(next(steps)), Silent())
     return sorted(set(makers.begun))
 
 
@@ -102,10 +103,50 @@ def test_tuning_sees_no_purchase_of_the_validation_window(folder: Path) -> None:
 
 def test_answers_are_scores_of_what_follows(folder: Path) -> None:
     train(folder, Makers())
-    article, scores = results.known_articles(folder / "CORE"), results.scores(folder / "CORE", 0)
+    article, scores = results.known_articles(folder / "CORE"), results.scores(folder / "CORE", 0)[:]
     assert article.tolist() == list(range(CYCLE))
     assert (scores.dtype, scores.shape) == (np.float32, (24, CYCLE))
     assert scores.argmax(axis=1).tolist() == [(customer + 6) % CYCLE for customer in range(24)]
+
+
+def test_on_everything_as_many_epochs_of_each_stage_are_trained(folder: Path) -> None:
+    made: list[InStages] = []
+
+    def maker(_: str) -> Maker:
+        def make(settings: Settings, sequences: Sequences, seed: int) -> InStages:
+            made.append(InStages({**settings, "peak": 3}, sequences, seed))
+            return made[-1]
+
+        return make
+
+    steps = iter(range(10**6))
+    train_all(folder, ["CORE"], 1e4, 0, Library("by hand", maker), lambda: float(next(steps)), Silent())
+    found = results.read(folder / "CORE")
+    assert found is not None
+    assert (found.epochs, found.stages) == (3, {"one": 3, "two": 0})
+    assert (made[-1].epochs, made[-1].stage) == (3, 1)
+    assert {epoch.stage for epoch in found.tried[0].epochs} == {"one", "two"}
+
+
+class InStages(Successors):
+    stages = ("one", "two")
+    stage = 0
+
+    def next_stage(self) -> None:
+        self.stage += 1
+
+
+def test_what_a_model_is_told_is_in_its_recipe(folder: Path) -> None:
+    """But windows are answered as they were asked: by those the evaluation finds answers again."""
+    asked = cycle_questions()
+    library = Library("by hand", Makers(), told=lambda _, asked: replace(asked, training=asked.everything))
+    steps = iter(range(10**6))
+    train_all(folder, ["CORE"], 1, 0, library, lambda: float(next(steps)), Silent())
+    found = results.read(folder / "CORE")
+    assert found is not None
+    assert found.recipe.questions == replace(asked, training=asked.everything).digest
+    assert [test.digest for test in found.tests] == [test.digest for test in asked.tests]
+    assert train(folder, Makers()) == sorted(MODELS)
 
 
 def test_results_tell_how_the_model_was_trained(folder: Path) -> None:

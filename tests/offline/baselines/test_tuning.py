@@ -54,6 +54,59 @@ def test_a_loss_that_is_no_number_ends_with_a_word_on_the_rate() -> None:
         tuned([{"loss": math.nan}])
 
 
+class Staged(Successors):
+    """Has three stages, the best of which begins after some epochs of each; notes what is asked of it."""
+
+    stages = ("one", "two", "three")
+
+    def __init__(self, settings: Settings, sequences: Sequences, seed: int, clock: Clock | None = None):
+        super().__init__(settings, sequences, seed, clock)
+        self.kept, self.begun = 0, [0]
+
+    def keep(self) -> None:
+        self.kept = self.epochs
+
+    def next_stage(self) -> None:
+        self.begun.append(self.kept)
+        self.epochs = self.kept
+
+
+def tuned_in_stages(grid: list[Settings], seconds: float = 1e6) -> tuple[Tuned, list[Staged], Clock]:
+    clock, made = Clock(), list[Staged]()
+
+    def make(settings: Settings, sequences: Sequences, seed: int) -> Staged:
+        made.append(Staged(settings, sequences, seed, clock))
+        return made[-1]
+
+    found = tune(make, grid, cycle_questions(), Budget(seconds, clock, clock()), 0, Silent())
+    return found, made, clock
+
+
+def test_each_stage_begins_where_validation_was_best() -> None:
+    found, [staged], _ = tuned_in_stages([{"peak": 4}])
+    assert found.schedule == [4, 0, 0]
+    assert staged.begun == [0, 4, 4]
+    stages = [epoch.stage for epoch in found.tried[0].epochs]
+    assert stages == ["one"] * (4 + PATIENCE) + ["two"] * PATIENCE + ["three"] * PATIENCE
+    assert found.epochs == 4
+
+
+def test_each_stage_has_a_part_of_what_is_left() -> None:
+    """Twelve epochs would be best, and none of three stages has time for so many."""
+    grid: list[Settings] = [{"peak": 12, "flaw": flaw, "seconds": 10.0} for flaw in range(3)]
+    found, [staged, *_], clock = tuned_in_stages(grid, seconds=200)
+    assert found.schedule == [3, 2, 2]
+    assert staged.begun == [0, found.schedule[0], sum(found.schedule[:2])]
+    spent = clock() + found.epochs * 10 * 6 / 5  # everything is 6 purchases of each customer, not 5
+    assert spent <= 200
+
+
+def test_settings_are_compared_in_whatever_stage_they_are() -> None:
+    found, _, _ = tuned_in_stages([{"peak": 3, "flaw": 2}, {"peak": 5, "flaw": 1}, {"peak": 4, "flaw": 3}])
+    assert found.settings == {"peak": 5, "flaw": 1}
+    assert found.schedule == [5, 0, 0]
+
+
 class Fixed:
     """Scores by table: row by a history's first article."""
 

@@ -16,7 +16,7 @@ import modiste
 from model_store.dataset import DataSet
 from offline.baselines import FOLDER, questions, results
 from offline.baselines.asking import ask
-from offline.baselines.training import train_all
+from offline.baselines.training import Library, train_all
 from offline.evaluation.backtest import Options, Result, run_backtest, tasks
 from offline.evaluation.baselines import BaselineRanking, baselines_of
 from offline.evaluation.ranks import rank
@@ -32,7 +32,7 @@ def answered(folder: Path, data: DataSet, protocol: Protocol = "by_time", option
     """A run with the answers of two baselines to the questions of ``options``."""
     run = make_run(folder, training_data(data, protocol), CUTOFF, hold_out=protocol)
     questions.write(ask(data, run, options or Options()), folder / FOLDER / questions.FOLDER)
-    train_all(folder / FOLDER, ["SASRec", "CORE"], 1, 0, lambda _: Successors, "by hand", Ticks(), Silent())
+    train_all(folder / FOLDER, ["SASRec", "CORE"], 1, 0, Library("by hand", lambda _: Successors), Ticks(), Silent())
     return run
 
 
@@ -143,7 +143,7 @@ def test_answers_for_other_histories_are_left_out(tmp_path: Path, shop: DataSet)
     article[0] = (article[0] + 1) % len(shop.article_ids)
     changed = replace(test, histories=replace(test.histories, article=article))
     questions.write(replace(asked, tests=[changed]), folder / questions.FOLDER)
-    train_all(folder, ["CORE"], 1, 0, lambda _: Successors, "by hand", Ticks(), Silent())
+    train_all(folder, ["CORE"], 1, 0, Library("by hand", lambda _: Successors), Ticks(), Silent())
     found = baselines_of(run, tasks(shop, run, Options()))
     assert [one.recipe.model for one in found.results] == ["SASRec"]
     assert "not asked for 1 of the 1 windows" in found.left_out[0]
