@@ -15,7 +15,7 @@ from offline.clip import load_clip
 from offline.mixup import MixupRetrieval
 from offline.run import FOLDER, Run
 from offline.studies import findings
-from offline.studies.comparing import Json, against, compare
+from offline.studies.comparing import against, compare
 from offline.studies.sequences import needs_searches, next_order, writings
 from offline.studies.study import Outcome, Request, Study
 from offline.studies.workshop import FULL
@@ -62,7 +62,7 @@ def conduct(request: Request) -> Outcome:
     notes = ["Candidate ids and attributes are left out of all prompts, of training and of asking alike."]
     if not request.clip:
         notes.append("Without CLIP: no directory was named (--clip).")
-    return Outcome(found, _finding(found[0], names[1:]), FULL, TRAINED, (), notes)
+    return Outcome(found, f"{findings.sorted_out(found[0], names[1:], FULL, 'recall_10')}.", FULL, TRAINED, (), notes)
 
 
 def _clip_titles(request: Request) -> Any:
@@ -75,21 +75,6 @@ def clip_retrieval(request: Request, run: Run, encoder: Any, n: int) -> MixupRet
     ids = load_ids(run.folder / FOLDER, request.data.article_ids)
     titles = encode_titles(encoder, request.data)
     return MixupRetrieval(request.data.article_ids, titles, ids, encoder.encode, n)
-
-
-def _finding(found: Json, names: list[str]) -> str:
-    def lost(name: str) -> float:
-        return float(found["differences"][f"{name} - {FULL}"]["recall_10"]["value"] or 0.0)
-
-    worse = sorted((name for name in names if findings.told_apart(found, name, FULL, "recall_10") < 0), key=lost)
-    better = [name for name in names if findings.told_apart(found, name, FULL, "recall_10") > 0]
-    alike = [name for name in names if name not in worse and name not in better]
-    parts = [
-        (title, [f"{name} ({findings.short(found, name, FULL, 'recall_10')})" for name in chosen])
-        for title, chosen in (("worse", worse), ("better", better), ("not told apart", alike))
-    ]
-    told = "; ".join(f"{title}: {', '.join(chosen)}" for title, chosen in parts if chosen)
-    return f"Recall@10 of the full model {findings.value(found, FULL, 'recall_10')}; in points of it, {told}."
 
 
 STUDY = Study(

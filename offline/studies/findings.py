@@ -30,9 +30,15 @@ def against(table: Json, first: str, second: str, figure: str) -> str:
     return f"“{first}” is {way} “{second}” ({amount})"
 
 
-def best(table: Json, names: Sequence[str], figure: str) -> str:
-    """The row that is best by a figure."""
-    return max(names, key=lambda name: table["models"][name][figure]["value"] or 0.0)
+def sorted_out(table: Json, names: Sequence[str], reference: str, figure: str) -> str:
+    """Which of ``names`` are behind, ahead of, or not told apart from ``reference``, by how many points each."""
+    parts = []
+    for way, words in ((-1, "behind it"), (1, "ahead of it"), (0, "not told apart from it")):
+        chosen = [name for name in names if told_apart(table, name, reference, figure) == way]
+        told = ", ".join(f"“{name}” {short(table, name, reference, figure)}" for name in chosen)
+        parts += [f"{words} {told}"] if chosen else []
+    start = f"{title(figure)} of “{reference}” {value(table, reference, figure)}"
+    return f"{start}; in points {'; '.join(parts)}"
 
 
 def short(table: Json, first: str, second: str, figure: str) -> str:

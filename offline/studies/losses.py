@@ -15,7 +15,7 @@ from offline.evaluation.ranks import Ranking
 from offline.evaluation.tables import fair_tiers
 from offline.evaluation.task import NEW
 from offline.studies import findings
-from offline.studies.comparing import Json, Named, against, compare, table
+from offline.studies.comparing import Named, against, compare, table
 from offline.studies.study import Lines, Outcome, Request, Study
 
 LOSSES, NEGATIVES = ("rank", "sigmoid", "softmax"), (5, 20, 50)
@@ -53,7 +53,11 @@ def conduct(request: Request) -> Outcome:
     epochs = [f"{name}: {_epochs(run.load_json('stages/style_lstm')['curve'])}" for name, run in runs.items()]
     return Outcome(
         found,
-        _finding(found[0]),
+        ". ".join(
+            findings.sorted_out(found[0], [name for name in variants if name != _CHOICE], _CHOICE, figure)
+            for figure in ("auc", "recall_10")
+        )
+        + ".",
         _CHOICE,
         {_folder(name): settings for name, settings in variants.items()},
         [Lines("all", "number of negatives", points)],
@@ -87,15 +91,6 @@ def _unlike_the_paper(config: Config) -> list[str]:
         "Unlike the paper's, Fashion DNA here has a component for what an article sold, with which the LSTM is trained "
         "jointly ([fashion_dna] popularity); false leaves it out."
     ]
-
-
-def _finding(found: Json) -> str:
-    at_20 = [name_of(loss, 20) for loss in LOSSES]
-    order = sorted(at_20, key=lambda name: -(found["models"][name]["auc"]["value"] or 0.0))
-    values = ", ".join(f"{name} {findings.value(found, name, 'auc')}" for name in order)
-    verdicts = "; ".join(findings.against(found, name, _CHOICE, "auc") for name in at_20 if name != _CHOICE)
-    recall = "; ".join(findings.against(found, name, _CHOICE, "recall_10") for name in at_20 if name != _CHOICE)
-    return f"AUC at n = 20: {values}. {verdicts}. {recall}."
 
 
 STUDY = Study(

@@ -6,14 +6,13 @@ One language model writes once; only the retrieval differs. The paper sets N = 1
 from __future__ import annotations
 
 from offline.studies import findings
-from offline.studies.comparing import Json, against, compare
+from offline.studies.comparing import against, compare
 from offline.studies.sequences import NEXT, next_order, writings
 from offline.studies.study import Lines, Outcome, Request, Study
 from offline.studies.writing import ONLY_IDS
 
 SIZES = (0, 1, 2, 5, ONLY_IDS)
 _CHOICE = "N = 1"
-_FIGURES = ("recall_10", "ndcg_10")
 
 
 def name_of(n: int) -> str:
@@ -35,7 +34,7 @@ def conduct(request: Request) -> Outcome:
     points = [(f"{n}" if n != ONLY_IDS else f"K = {n}", {"mixup": name}) for n, name in zip(SIZES, names, strict=True)]
     return Outcome(
         found,
-        _finding(found[0], names),
+        f"{findings.sorted_out(found[0], names[:1] + names[2:], _CHOICE, 'recall_10')}.",
         _CHOICE,
         {"full": {}},
         [Lines(NEXT, "N", points)],
@@ -44,17 +43,6 @@ def conduct(request: Request) -> Outcome:
             "nothing. Everything else is one run and one text for each customer."
         ],
     )
-
-
-def _finding(found: Json, names: list[str]) -> str:
-    ends = "; ".join(findings.against(found, name, _CHOICE, "recall_10") for name in (names[0], names[-1]))
-    chosen = {figure: findings.best(found, names, figure) for figure in _FIGURES}
-    best = "; ".join(
-        f"best {title} is “{chosen[figure]}” with {findings.value(found, chosen[figure], figure)}"
-        + ("" if chosen[figure] == _CHOICE else f", {findings.against(found, chosen[figure], _CHOICE, figure)}")
-        for figure, title in zip(_FIGURES, ("Recall@10", "NDCG@10"), strict=True)
-    )
-    return f"“{_CHOICE}” has Recall@10 {findings.value(found, _CHOICE, 'recall_10')}; {ends}; {best}."
 
 
 STUDY = Study(
