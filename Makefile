@@ -29,12 +29,17 @@ BUDGET ?= 10
 MODELS ?=
 SEED ?= 0
 WINDOW ?=
+# What `make studies` conducts, on DATA, from RUN's stages, by the configuration CONFIG, into STUDIES_OUT.
+STUDIES ?= losses mixup cold-start ablations zero-shot low-resource
+CONFIG ?= default
+STUDIES_OUT ?= var/studies/$(notdir $(abspath $(DATA)))
+STUDY ?=
 STORE := $(or $(MODISTE_STORE),model_store/bundles)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve preflight baselines test test-slow test-faults test-vllm test-baselines check lock audit loadtest bench clean
+.PHONY: help serve preflight baselines studies test test-slow test-faults test-vllm test-baselines check lock audit loadtest bench clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -62,6 +67,12 @@ endif
 baselines: $(STAMP) $(BASELINES_STAMP) ## RecBole's sequence models for a trained run: make baselines DATA=… RUN=… BUDGET=minutes MODELS=…
 	@$(BIN)/python -m offline.baselines.asking --data $(DATA) --run $(RUN) $(WINDOW)
 	@$(BASELINES)/bin/python -m offline.baselines.training $(RUN)/baselines --budget $(BUDGET) --models "$(MODELS)" --seed $(SEED)
+
+# What is trained is not trained again; after Ctrl-C it goes on.
+studies: $(STAMP) ## the papers' studies, losses to low resource: make studies DATA=… RUN=… CONFIG=… STUDIES="losses mixup"
+	@for name in $(STUDIES); do \
+	  $(BIN)/modiste study $$name --data $(DATA) --run $(RUN) --config $(CONFIG) --out $(STUDIES_OUT) --seed $(SEED) $(STUDY) || exit 1; \
+	done
 
 # Files of tests, two at a time: most of them keep one core busy.
 PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile
