@@ -17,7 +17,7 @@ from offline.evaluation.counting import CO_PURCHASE, co_purchase, markov
 from offline.evaluation.rankings import BY_SALES, DYNAMIC, popularity
 from offline.evaluation.ranks import Ranking
 from offline.evaluation.tables import fair_tiers
-from offline.evaluation.task import KNOWN, NEW, RECENT, Task
+from offline.evaluation.task import NEW, Task
 from offline.run import FOLDER, Run
 from offline.studies import findings
 from offline.studies.comparing import Json, against, compare, table
@@ -52,15 +52,14 @@ def conduct(request: Request) -> Outcome:
     if not (asked & unseen).any():
         raise InvalidData("cold-start: nothing was bought that training had not seen; choose a longer window")
     tiers, _ = fair_tiers(task.stock_tells_sales)
-    cold_tiers, among = (tiers, "all in stock") if NEW in tiers else ((NEW,), "such articles alone")
+    together = NEW in tiers
     whose = "in the next order of customers with a session, " if texts else ""
+    among_cold, among_warm = ("all articles", "all articles") if together else ("such articles alone", "those alone")
     tables = [
-        table("cold", f"Unseen articles, {whose}among {among}", cold_tiers, task, asked & unseen),
-        table("warm", f"All other articles, {whose}among those", tiers, task, asked & ~unseen)
-        if NEW not in tiers
-        else table(
-            "warm", f"All other articles, {whose}among all in stock", (RECENT, KNOWN, NEW), task, asked & ~unseen
+        table(
+            "cold", f"Unseen articles, {whose}among {among_cold}", tiers if together else (NEW,), task, asked & unseen
         ),
+        table("warm", f"All other articles, {whose}among {among_warm}", tiers, task, asked & ~unseen),
     ]
     found = compare(task, ranked, tables, pairs, request.sampling, workshop.progress)
     return Outcome(found, _finding(found[0], reference), reference, {"full": {}})

@@ -15,6 +15,10 @@ from offline.evaluation.reporting.svg import Look
 from offline.studies.study import Outcome, Request, Study
 
 FORMAT = 1
+_ONCE = (
+    "Each variant was trained once, with one seed: intervals say how much customers differ, not how much trainings do. "
+    "All rows of a table see the same customers and the same resamples of them."
+)
 _LOOKS = (Look("#0072B2", "7 2"), Look("#D55E00", "5 2 1.5 2"), Look("#009E73"), Look("#CC79A7", "3 2"))
 
 
@@ -82,7 +86,8 @@ def _sections(found: Json) -> Iterator[Section]:
             grids.difference_grid(table),
         ]
         yield Section(table["title"], blocks)
-    yield Section("How it was made", [Facts(_facts(found)), Bullets([plain(note) for note in found["notes"]])])
+    notes = [plain(note) for note in (*found["notes"], _ONCE)]
+    yield Section("How it was made", [Facts(_facts(found)), Bullets(notes)])
 
 
 def _lines(one: Json, table: Json) -> Block:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from study_shops import BOTH, STYLE, small_shop, study, workshop, write_settings
@@ -15,8 +16,9 @@ from tiny_shops import tiny_shop
 import modiste
 from model_store.bundle import open_bundle
 from model_store.dataset import DataSet
+from model_store.generation import load_ids, load_memory
 from offline.commands.study import NAMES
-from offline.run import Run
+from offline.run import FOLDER, Run
 from offline.studies.comparing import Sampling
 from offline.studies.every import STUDIES
 from offline.studies.study import Request
@@ -101,6 +103,15 @@ def test_low_resource_of_the_style_half_alone(tiny: DataSet, style: Path, out: P
     assert "style, 100%" in table["models"]
     trained = {share: set(Run(out / f"runs/share-{share}").load_json("static_customers")) for share in (20, 50)}
     assert trained[20] <= trained[50]
+
+
+def test_low_resource_by_the_last_orders(tiny: DataSet, tmp_path: Path) -> None:
+    settings = write_settings(tmp_path / "last.toml", {**STYLE, "split": {"hold_out": "last_order"}})
+    [table] = study("low-resource", tiny, tmp_path / "out", settings)["tables"]
+    whole, half = (Run(tmp_path / "out/runs" / name) for name in ("full", "share-50"))
+    assert half.load_json("split")["hold_out"] == "last_order"
+    assert table["candidates"] == len(tiny.article_ids)
+    assert set(half.load_json("static_customers")) < set(whole.load_json("static_customers"))
 
 
 def test_cold_start_needs_something_new(
@@ -218,6 +229,25 @@ def test_a_bundle_without_attributes_and_memory_is_served_like_any_other(
     spec = open_bundle(tmp_path / version).manifest.generation
     assert spec is not None
     assert (spec.prompt.attributes, spec.top_articles) == ((), 0)
+
+
+@pytest.mark.slow
+def test_a_run_in_another_catalogue_encodes_its_articles_as_its_own(shop: DataSet, both: Path, large: Path) -> None:
+    study("zero-shot", shop, large, both)
+    run, moved = Run(large / "runs/full"), Run(large / "transferred/full-in-group-2")
+    [(part, articles)] = [
+        (part, len(titles))
+        for titles in [moved.load_arrays("generation/titles")["embedding"]]
+        for part in map(DataSet.open, (large / "data").glob("*/*"))
+        if len(part.article_ids) == len(titles) and part.fingerprint == moved.load_json("transferred")["data set"]
+    ]
+    rows = [shop.article_ids.index(name) for name in part.article_ids]
+    assert 0 < articles < len(shop.article_ids)
+    for name, key in (("article_dna", "dna"), ("generation/titles", "embedding")):
+        np.testing.assert_allclose(moved.load_arrays(name)[key], run.load_arrays(name)[key][rows], atol=1e-4)
+    theirs, ours = (load_ids(one.folder / FOLDER, data.article_ids) for one, data in ((moved, part), (run, shop)))
+    np.testing.assert_array_equal(theirs.of(part.article_ids), ours.of(part.article_ids))
+    assert set(load_memory(moved.folder / FOLDER).queries) < set(load_memory(run.folder / FOLDER).queries)
 
 
 @pytest.mark.slow
