@@ -22,9 +22,9 @@ from offline.studies.workshop import FULL
 from offline.studies.writing import ONLY_IDS, ONLY_TITLES
 from offline.title_encoder import catalogue_titles, encode_titles
 
-ATTRIBUTES, MEMORY = "w/o product attributes", "w/o query-product memory"
-TITLES, IDS, CLIP = "w/o title embedding", "w/o id embedding", "w/ CLIP text embedding"
-BOTH, ALL_THREE = "w/o memory & id embedding", "w/o memory & id & attributes"
+ATTRIBUTES, MEMORY = "w/o attributes", "w/o memory"
+TITLES, IDS, CLIP = "w/o title embedding", "w/o id embedding", "w/ CLIP text"
+BOTH, ALL_THREE = "w/o memory & id", "w/o mem., id & attr."
 _NO_ATTRIBUTES: dict[str, Any] = {"generation.prompts.attributes": []}
 _NO_MEMORY = {"generation.query_memory.top_articles": 0}
 TRAINED: dict[str, dict[str, Any]] = {

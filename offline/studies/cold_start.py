@@ -18,6 +18,7 @@ from offline.evaluation.rankings import BY_SALES, DYNAMIC, popularity
 from offline.evaluation.ranks import Ranking
 from offline.evaluation.tables import fair_tiers
 from offline.evaluation.task import NEW, Task
+from offline.hold_out import BY_TIME
 from offline.run import FOLDER, Run
 from offline.studies import findings
 from offline.studies.comparing import Json, against, compare, table
@@ -52,14 +53,13 @@ def conduct(request: Request) -> Outcome:
     if not (asked & unseen).any():
         raise InvalidData("cold-start: nothing was bought that training had not seen; choose a longer window")
     tiers, _ = fair_tiers(task.stock_tells_sales)
-    together = NEW in tiers
+    together, everything = NEW in tiers, "all in stock" if task.protocol == BY_TIME else "all articles"
     whose = "in the next order of customers with a session, " if texts else ""
-    among_cold, among_warm = ("all articles", "all articles") if together else ("such articles alone", "those alone")
+    cold = f"Unseen articles, {whose}among {everything if together else 'such articles alone'}"
+    warm = f"All other articles, {whose}among {everything if together else 'those alone'}"
     tables = [
-        table(
-            "cold", f"Unseen articles, {whose}among {among_cold}", tiers if together else (NEW,), task, asked & unseen
-        ),
-        table("warm", f"All other articles, {whose}among {among_warm}", tiers, task, asked & ~unseen),
+        table("cold", cold, tiers if together else (NEW,), task, asked & unseen),
+        table("warm", warm, tiers, task, asked & ~unseen),
     ]
     found = compare(task, ranked, tables, pairs, request.sampling, workshop.progress)
     return Outcome(found, _finding(found[0], reference), reference, {"full": {}})

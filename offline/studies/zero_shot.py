@@ -32,7 +32,7 @@ from offline.studies.transfer import transferred
 from offline.studies.writing import Writings
 
 Groups = Mapping[str, Sequence[str]]
-ZERO, ALL = "zero-shot", "trained on all"
+ZERO, ALL = "zero-shot", "all groups"
 STYLE, TEXT = "style", "generated"
 _DEALT = 4
 

@@ -126,7 +126,7 @@ def test_zero_shot_of_the_style_half_alone(tiny: DataSet, style: Path, out: Path
     [table] = found["tables"]
     assert table["title"].startswith("dresses: ")
     assert table["candidates"] == 20
-    assert {"style, zero-shot", "style, trained on all", "popularity"} == set(table["models"])
+    assert {"style, zero-shot", "style, all groups", "popularity"} == set(table["models"])
     assert told_from_tables(found)
     assert len(Run(out / "runs/only-coats").load_arrays("article_dna")["dna"]) == 20
 
@@ -257,7 +257,7 @@ def test_a_run_in_another_catalogue_encodes_its_articles_as_its_own(shop: DataSe
         ("mixup", {"N = 0", "N = 1", "N = 2", "N = 5", "N = K = 200"}),
         ("cold-start", {"generated, id list", "generated, title list", "generated, mixup", "dynamic", "co-purchase"}),
         ("low-resource", {"style, 100%", "generated, 100%", "style, 50%", "generated, 50%"}),
-        ("zero-shot", {"style, zero-shot", "generated, zero-shot", "generated, trained on all"}),
+        ("zero-shot", {"style, zero-shot", "generated, zero-shot", "generated, all groups"}),
     ],
 )
 def test_studies_of_both_halves(shop: DataSet, both: Path, large: Path, name: str, rows: set[str]) -> None:
