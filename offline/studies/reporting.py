@@ -9,9 +9,19 @@ from model_store.dataset import DataSet
 from model_store.machine import hardware, versions
 from offline.evaluation.report import PACKAGES
 from offline.evaluation.reporting import grids, plots
-from offline.evaluation.reporting.document import Block, Bullets, Document, Facts, Paragraph, Section, plain
+from offline.evaluation.reporting.document import (
+    Block,
+    Bullets,
+    Document,
+    Facts,
+    Paragraph,
+    Section,
+    blocks_of,
+    plain,
+)
 from offline.evaluation.reporting.grids import Json
 from offline.evaluation.reporting.svg import Look
+from offline.evaluation.rules import rules
 from offline.studies.study import Outcome, Request, Study
 
 FORMAT = 1
@@ -88,6 +98,7 @@ def _sections(found: Json) -> Iterator[Section]:
         yield Section(table["title"], blocks)
     notes = [plain(note) for note in (*found["notes"], _ONCE)]
     yield Section("How it was made", [Facts(_facts(found)), Bullets(notes)])
+    yield Section("How it was measured", blocks_of(rules(found["protocol"])))
 
 
 def _lines(one: Json, table: Json) -> Block:
