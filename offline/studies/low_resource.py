@@ -8,7 +8,7 @@ customers, not the question.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from model_store.errors import TrainingError
 from offline.evaluation.backtest import dynamic_ranking
@@ -34,57 +34,57 @@ def name_of(half: str, share: float) -> str:
 
 def conduct(request: Request) -> Outcome:
     """Train on each share and ask all the same."""
-    workshop, notes = request.workshop, list[str]()
-    runs: dict[float, Run] = {}
-    sizes = {}
-    split = workshop.split()
-    chosen = nested_customers(request.data, split.cutoff, SHARES, request.seed)
+    runs, notes = _runs(request)
+    shares = list(runs)
+    found = _measured(request, runs)
+    halves = [[half for half in (STYLE, TEXT) if name_of(half, 1) in one["models"]] for one in found]
+    drawn = [
+        Lines(
+            one["name"],
+            "share of the customers",
+            [(f"{share:.0%}", {half: name_of(half, share) for half in rows}) for share in shares],
+        )
+        for one, rows in zip(found, halves, strict=True)
+    ]
+    variants = {_folder(share): f"{share:.0%} of the customers" for share in shares}
+    finding = _finding(found[0], shares, halves[0])
+    return Outcome(found, finding, name_of(halves[0][-1], 1), variants, drawn, notes)
+
+
+def _runs(request: Request) -> tuple[dict[float, Run], list[str]]:
+    """The run of each share that there is enough of, and what to know of them."""
+    workshop, notes, runs = request.workshop, list[str](), dict[float, Run]()
+    chosen = nested_customers(request.data, workshop.split().cutoff, SHARES, request.seed)
     for share, customers in zip(SHARES, chosen, strict=True):
-        sizes[share] = len(customers)
         try:
             runs[share] = workshop.full() if share == 1 else _trained(request, share, customers)
         except TrainingError as error:
             if share == 1:
                 raise
-            notes.append(f"{share:.0%} of the customers ({len(customers):,}) is left out: {error}.")
+            notes.append(f"{share:.0%} of the customers is left out: {error}.")
             workshop.progress.say(notes[-1])
-    full = runs[1.0]
-    task, generating = request.task(full), workshop.config.generation.enabled
+    sizes = ", ".join(f"{share:.0%} {len(customers):,}" for share, customers in zip(SHARES, chosen, strict=True))
+    return runs, [*notes, f"Customers by share: {sizes}; drawn with seed {request.seed}."]
+
+
+def _measured(request: Request, runs: Mapping[float, Run]) -> list[Json]:
+    """The next order by both halves where there are two, and all purchases by the style half."""
+    workshop = request.workshop
+    task = request.task(runs[1.0])
     style: list[Ranking] = [popularity(task)]
     style += [Named(name_of(STYLE, share), dynamic_ranking(task, request.data, run)) for share, run in runs.items()]
-    halves, found = [STYLE], list[Json]()
-    if generating:
-        halves.append(TEXT)
-        texts, n = writings(request, task), workshop.config.generation.mixup
-        both = [*style, *(texts.ranking(run, name_of(TEXT, share), n) for share, run in runs.items())]
-        found += compare(
-            task, both, [next_order(task, texts)], _pairs(runs, halves), request.sampling, workshop.progress
-        )
     tiers, among = fair_tiers(task.stock_tells_sales)
     everything = table("all", f"All purchases{among}", tiers, task, task.targets.candidate >= 0)
-    found += compare(task, style, [everything], _pairs(runs, [STYLE]), request.sampling, workshop.progress)
-    drawn = [
-        Lines(
-            one["name"],
-            "share of the customers",
-            [(f"{share:.0%}", {half: name_of(half, share) for half in rows}) for share in runs],
-        )
-        for one, rows in zip(found, (halves, [STYLE]) if generating else ([STYLE],), strict=True)
+    asked = [(style, everything, [STYLE])]
+    if workshop.config.generation.enabled:
+        texts, n = writings(request, task), workshop.config.generation.mixup
+        generated = [texts.ranking(run, name_of(TEXT, share), n) for share, run in runs.items()]
+        asked.insert(0, ([*style, *generated], next_order(task, texts), [STYLE, TEXT]))
+    return [
+        one
+        for ranked, chosen, halves in asked
+        for one in compare(task, ranked, [chosen], _pairs(runs, halves), request.sampling, workshop.progress)
     ]
-    notes.append(
-        "Customers by share: "
-        + ", ".join(f"{share:.0%} {sizes[share]:,}" for share in SHARES)
-        + f"; seed {request.seed}."
-    )
-    names = {_folder(share): f"{share:.0%} of the customers" for share in runs}
-    return Outcome(
-        found,
-        _finding(found[0], list(runs), halves),
-        name_of(halves[-1], 1),
-        names,
-        drawn,
-        notes,
-    )
 
 
 def _pairs(shares: Iterable[float], halves: Sequence[str]) -> list[tuple[str, str]]:
