@@ -16,7 +16,7 @@ from typing import Any
 from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig
 from offline.config import Config, parse_config
-from offline.context import Context
+from offline.context import DAY, Context
 from offline.hold_out import training_data
 from offline.pipeline import train
 from offline.progress import Progress, Silent
@@ -76,9 +76,8 @@ class Workshop:
     def same_cut(self, part: DataSet) -> dict[str, Any]:
         """Settings by which a run on ``part`` of the data is cut where the whole is, as far as its events reach."""
         whole = self.split()
-        day = 86_400
-        test = max(0, part.last_event // day + 1 - whole.cutoff // day)
-        return {"split.test_days": test, "split.validation_days": (whole.cutoff - whole.validation_from) // day}
+        test = max(0, part.last_event // DAY + 1 - whole.cutoff // DAY)
+        return {"split.test_days": test, "split.validation_days": (whole.cutoff - whole.validation_from) // DAY}
 
     def split(self) -> Split:
         """Where time is cut for the whole data set."""

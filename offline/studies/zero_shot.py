@@ -10,6 +10,7 @@ By time only: where the ends of histories are held out, the base run would have 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -76,41 +77,45 @@ def conduct(request: Request) -> Outcome:
     parts = {name: _part(request, name, categories) for name, categories in groups.items()}
     source, *others = groups
     full = workshop.full()
-    cutoff = full.load_model("split", Split).cutoff
-    [window] = choose_windows(request.data, cutoff)
+    [window] = choose_windows(request.data, full.load_model("split", Split).cutoff)
     alone = workshop.run(f"only-{_slug(source)}", workshop.same_cut(parts[source]), parts[source])
-    found, notes = list[Json](), list[str]()
+    runs = {ZERO: (alone, parts[source]), ALL: (full, request.data)}
+    found, left_out = list[Json](), list[str]()
     for name in others:
         try:
-            found += _asked(
-                request, name, parts[name], {ZERO: (alone, parts[source]), ALL: (full, request.data)}, window
-            )
+            found += _asked(request, name, parts[name], runs, window)
         except InvalidData as error:
-            notes.append(f"{name} is left out: {error}.")
+            left_out.append(f"{name} is left out: {error}.")
     if not found:
-        raise InvalidData(f"zero-shot: no group can be asked about: {' '.join(notes)}")
+        raise InvalidData(f"zero-shot: no group can be asked about: {' '.join(left_out)}")
+    half = TEXT if workshop.config.generation.enabled else STYLE
+    variants = {"full": {}, f"only-{_slug(source)}": f"the articles of {source}"}
+    notes = [*_notes(request, groups, parts), *left_out]
+    return Outcome(found, _finding(found, half), f"{half}, {ALL}", variants, (), notes)
+
+
+def _notes(request: Request, groups: Groups, parts: Mapping[str, DataSet]) -> list[str]:
     contents = "; ".join(
         f"{name}: {', '.join(categories)} ({len(parts[name].article_ids):,} articles)"
         for name, categories in groups.items()
     )
     notes = [
-        f"Trained on “{source}”. Groups: {contents}.",
-        "The stand-in language model is trained on the first group's texts alone, so unlike the paper's it knows no "
-        "word of the others but those that sessions show it."
-        if not workshop.config.generation.language_model.base
-        else "The language model's base is as it is; fine-tuning saw the first group alone.",
+        f"Trained on “{next(iter(groups))}”. Groups: {contents}.",
         "Popularity knows the sales of the very group that is asked about, which zero-shot models do not learn from.",
-        *notes,
     ]
-    half = TEXT if workshop.config.generation.enabled else STYLE
-    variants = {"full": {}, f"only-{_slug(source)}": f"the articles of {source}"}
-    return Outcome(found, _finding(found, half), f"{half}, {ALL}", variants, (), notes)
+    generation = request.workshop.config.generation
+    if generation.enabled and not generation.language_model.base:
+        notes.append(
+            "The stand-in language model is trained on the first group's texts alone, so unlike the paper's it knows "
+            "no word of the others but those that sessions show it."
+        )
+    return notes
 
 
 def _part(request: Request, name: str, categories: Sequence[str]) -> DataSet:
     chosen = np.array([article.category in categories for article in request.data.articles()])
-    digest = "-".join(sorted(_slug(category) for category in categories))
-    return only_articles(request.data, chosen, request.parts / digest[:120], f"the articles of {name}")
+    digest = hashlib.sha256("\0".join(sorted(categories)).encode()).hexdigest()[:12]
+    return only_articles(request.data, chosen, request.parts / f"{_slug(name)}-{digest}", f"the articles of {name}")
 
 
 def _asked(
