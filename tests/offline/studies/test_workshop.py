@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from study_shops import STYLE, workshop
 from tiny_shops import tiny_shop
@@ -9,6 +11,7 @@ from tiny_shops import tiny_shop
 from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig
 from offline.config import Config
+from offline.progress import Silent
 from offline.run import Run
 from offline.studies.losses import LOSSES, NEGATIVES
 from offline.studies.subsets import nested_customers, only_customers
@@ -53,6 +56,31 @@ def test_a_base_run_is_taken_over_and_a_complete_run_left_alone(data: DataSet, t
     assert inode(run, "style_lstm.safetensors") == inode(base, "style_lstm.safetensors")
     trained = run.existing("stages/style_lstm.json").stat().st_mtime_ns
     assert shop.full().existing("stages/style_lstm.json").stat().st_mtime_ns == trained
+
+
+class StoppedAt(Silent):
+    """Ctrl-C when a line with these words is said."""
+
+    def __init__(self, words: str):
+        self._words = words
+
+    def say(self, line: str) -> None:
+        if self._words in line:
+            raise KeyboardInterrupt
+
+
+def test_a_study_that_was_stopped_goes_on_where_it_was(data: DataSet, tmp_path: Path) -> None:
+    whole = workshop(tmp_path, data, STYLE)
+    with pytest.raises(KeyboardInterrupt):
+        replace(whole, progress=StoppedAt("style_lstm: epoch 1")).full()
+    records = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs/full/stages").iterdir()}
+    assert {path.stem for path in records} == {"images", "fashion_dna", "popularity"}
+    run = whole.full()
+    assert {path: path.stat().st_mtime_ns for path in records} == records
+    straight = workshop(tmp_path / "straight", data, STYLE).full()
+    for name in ("style_lstm", "article_dna"):
+        for key, value in straight.load_arrays(name).items():
+            np.testing.assert_array_equal(run.load_arrays(name)[key], value)
 
 
 def test_a_share_is_cut_where_the_whole_is_and_shares_its_pictures(data: DataSet, tmp_path: Path) -> None:
