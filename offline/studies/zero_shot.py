@@ -30,11 +30,11 @@ from offline.studies.comparing import Json, Named, compare, table
 from offline.studies.study import Outcome, Request, Study
 from offline.studies.subsets import only_articles
 from offline.studies.transfer import transferred
-from offline.studies.writing import Writings
+from offline.studies.writing import Nothing, Writings
 
 Groups = Mapping[str, Sequence[str]]
 ZERO, ALL = "zero-shot", "all groups"
-STYLE, TEXT = "style", "generated"
+STYLE, TEXT, CHANCE = "style", "generated", "chance"
 _DEALT = 4
 
 
@@ -125,7 +125,7 @@ def _asked(
     workshop = request.workshop
     folder = workshop.folder / "transferred"
     task = make_task(part, window)
-    ranked: list[Ranking] = [popularity(task)]
+    ranked: list[Ranking] = [Nothing(task.targets.candidates, CHANCE), popularity(task)]
     texts = None
     if workshop.config.generation.enabled:
         texts = Writings(task, part, workshop.config.generation.sessions.actions, workshop.progress)
@@ -143,7 +143,7 @@ def _asked(
     tables = [table(_slug(name), f"{name}: {what}{among}", tiers, task, chosen)]
     halves = [STYLE, *([TEXT] if texts else [])]
     pairs = [(f"{half}, {ZERO}", f"{half}, {ALL}") for half in halves]
-    pairs += [(f"{half}, {ZERO}", BY_SALES) for half in halves]
+    pairs += [(f"{half}, {ZERO}", other) for half in halves for other in (CHANCE, BY_SALES)]
     pairs += [(f"{TEXT}, {ZERO}", f"{STYLE}, {ZERO}")] if texts else []
     return compare(task, ranked, tables, pairs, request.sampling, workshop.progress)
 
@@ -155,9 +155,12 @@ def _slug(name: str) -> str:
 def _finding(found: Sequence[Json], half: str) -> str:
     figure = "recall_10" if half == TEXT else "auc"
     told = [
-        f"{one['title'].partition(':')[0]}: {findings.value(one, f'{half}, {ZERO}', figure)}, against all groups "
-        f"{findings.short(one, f'{half}, {ZERO}', f'{half}, {ALL}', figure)}, against popularity "
-        f"{findings.short(one, f'{half}, {ZERO}', BY_SALES, figure)} points"
+        f"{one['title'].partition(':')[0]} {findings.value(one, f'{half}, {ZERO}', figure)} "
+        + ", ".join(
+            f"against {words} {findings.short(one, f'{half}, {ZERO}', other, figure)}"
+            for words, other in (("chance", CHANCE), ("popularity", BY_SALES), ("all groups", f"{half}, {ALL}"))
+        )
+        + " points"
         for one in found
     ]
     return f"{findings.title(figure)} of “{half}” without training in the group: {'; '.join(told)}."

@@ -126,7 +126,9 @@ def test_zero_shot_of_the_style_half_alone(tiny: DataSet, style: Path, out: Path
     [table] = found["tables"]
     assert table["title"].startswith("dresses: ")
     assert table["candidates"] == 20
-    assert {"style, zero-shot", "style, all groups", "popularity"} == set(table["models"])
+    assert table["models"]["chance"]["recall_10"]["value"] == pytest.approx(0.5)
+    assert table["models"]["chance"]["auc"]["value"] == pytest.approx(0.5)
+    assert {"style, zero-shot", "style, all groups", "popularity", "chance"} == set(table["models"])
     assert told_from_tables(found)
     assert len(Run(out / "runs/only-coats").load_arrays("article_dna")["dna"]) == 20
 
