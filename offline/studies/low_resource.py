@@ -115,7 +115,7 @@ def _finding(found: Json, shares: list[float], halves: list[str]) -> str:
             if share != 1 and findings.told_apart(found, name_of(half, share), name_of(half, 1), figure) < 0
         ]
         first = next((share for share in shares if share > max(behind, default=0)), 1.0)
-        enough = f"not behind 100% from {first:.0%} on" if first < 1 else "every share is behind 100%"
+        enough = f"not behind 100% from {first:.0%} on" if first < 1 else "every smaller share is behind 100%"
         parts.append(f"“{half}” {values}; {enough}")
     return f"Recall@10 by share of the customers: {'. '.join(parts)}."
 
