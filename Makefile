@@ -31,12 +31,17 @@ MODELS ?=
 SEED ?= 0
 WINDOW ?=
 CHECKPOINT ?=
+# What `make studies` conducts, on DATA, from RUN's stages, by the configuration CONFIG, into STUDIES_OUT.
+STUDIES ?= losses mixup cold-start ablations zero-shot low-resource
+CONFIG ?= default
+STUDIES_OUT ?= var/studies/$(notdir $(abspath $(DATA)))
+STUDY ?=
 STORE := $(or $(MODISTE_STORE),model_store/bundles)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve preflight baselines test test-slow test-faults test-vllm test-baselines check lock audit loadtest bench clean
+.PHONY: help serve preflight baselines studies test test-slow test-faults test-vllm test-baselines check lock audit loadtest bench clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -73,6 +78,12 @@ endif
 ifneq ($(TEXT_MODELS),)
 	@$(BIN)/python -m offline.baselines.text_training $(RUN)/baselines --budget $(BUDGET) --models "$(TEXT_MODELS)" --seed $(SEED) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 endif
+
+# What is trained is not trained again; after Ctrl-C it goes on.
+studies: $(STAMP) ## the papers' studies, losses to low resource: make studies DATA=… RUN=… CONFIG=… STUDIES="losses mixup"
+	@for name in $(STUDIES); do \
+	  $(BIN)/modiste study $$name --data $(DATA) --run $(RUN) --config $(CONFIG) --out $(STUDIES_OUT) --seed $(SEED) $(STUDY) || exit 1; \
+	done
 
 # Files of tests, two at a time: most of them keep one core busy.
 PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile

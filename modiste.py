@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("offline.commands.train", "train the models on a data set"),
     "export": ("offline.commands.export", "write a trained run as a bundle and make it the live one"),
     "evaluate": ("offline.commands.evaluate", "measure a trained run: tables, curves, intervals"),
+    "study": ("offline.commands.study", "conduct one of the papers' studies: losses, ablations, cold start, …"),
     "serve": ("service.commands.serve", "start the service, with an embedded Redis where none is named"),
     "backfill": ("service.commands.backfill", "load a data set's articles and history into Redis"),
     "bench": ("service.commands.bench", "measure speed and memory on this machine"),

@@ -36,8 +36,8 @@ class LanguageModelCard(BaseModel):
 class GenerationSpec(BaseModel):
     """How a bundle generates.
 
-    The memory gives ``nearest_queries`` × ``top_articles`` candidates at most (§4.2: Q, V); of the id list the first
-    ``mixup`` count (§4.4: N).
+    The memory gives ``nearest_queries`` × ``top_articles`` candidates at most (§4.2: Q, V), none where that is 0; of
+    the id list the first ``mixup`` count (§4.4: N).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +46,7 @@ class GenerationSpec(BaseModel):
     language_model: LanguageModelCard
     query_encoder: Literal["title", "clip"] = "title"
     nearest_queries: Annotated[int, Field(ge=1, le=100)] = 3
-    top_articles: Annotated[int, Field(ge=1, le=100)] = 5
+    top_articles: Annotated[int, Field(ge=0, le=100)] = 5
     mixup: Annotated[int, Field(ge=0, le=200)] = 1
 
     def files(self) -> tuple[str, ...]:

@@ -10,9 +10,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from model_store.errors import InvalidConfig
+from model_store.prompts import ATTRIBUTES, Attribute
 from model_store.records import describe_validation_error
 from model_store.time_features import Component
 from offline.hold_out import BY_TIME, Protocol
@@ -172,16 +173,30 @@ class IdEmbeddingsConfig(Schedule):
 class QueryMemoryConfig(_Section):
     """The query-product memory (Amazon 2024, §4.2): Q ``nearest_queries``, V ``top_articles``.
 
+    Where ``top_articles`` is 0, prompts name no candidates.
     Of each query ``positions`` articles are kept, of which some are out of stock at any moment; of more than
     ``max_queries`` queries those most often shown.
     ``clip``: a ``transformers`` CLIP directory or hub id whose text encoder makes the keys; empty: the title encoder.
     """
 
     nearest_queries: Annotated[int, Field(ge=1, le=100)] = 3
-    top_articles: Annotated[int, Field(ge=1, le=100)] = 5
+    top_articles: Annotated[int, Field(ge=0, le=100)] = 5
     positions: Positive = 20
     max_queries: Positive = 100_000
     clip: str = ""
+
+
+class PromptsConfig(_Section):
+    """What prompts tell of an article besides its id and title (Amazon 2024, §4.2): ``attributes``, or none."""
+
+    attributes: tuple[Attribute, ...] = ATTRIBUTES
+
+    @field_validator("attributes")
+    @classmethod
+    def _each_once(cls, attributes: tuple[Attribute, ...]) -> tuple[Attribute, ...]:
+        if len(set(attributes)) < len(attributes):
+            raise ValueError("name each attribute once")
+        return attributes
 
 
 class StandInConfig(Schedule):
@@ -263,6 +278,7 @@ class GenerationConfig(_Section):
     title_encoder: TitleEncoderConfig = TitleEncoderConfig()
     id_embeddings: IdEmbeddingsConfig = IdEmbeddingsConfig()
     query_memory: QueryMemoryConfig = QueryMemoryConfig()
+    prompts: PromptsConfig = PromptsConfig()
     language_model: LanguageModelConfig = LanguageModelConfig()
 
 

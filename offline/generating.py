@@ -73,12 +73,12 @@ class GeneratingModel:
 
         Empty where there is no example.
         """
+        return places_among(candidates, self.retrieval, self.write(self.prompts(data, examples), progress))
+
+    def prompts(self, data: DataSet, examples: Sequence[Example | None]) -> list[Prompt | None]:
+        """The prompt of each example; None where there is none."""
         prompts = Prompts(data, self.spec, Tokenizer.of_model(self.llm), self.memory, self.encode_query)
-        asked = [None if example is None else prompts.prompt(example) for example in examples]
-        generated = self.write(asked, progress)
-        position = np.full(len(data.article_ids), -1, np.int64)
-        position[candidates] = np.arange(len(candidates))
-        return [position[rows] for rows in self.retrieval.lists(generated, lambda _: candidates)]
+        return [None if example is None else prompts.prompt(example) for example in examples]
 
     def write(self, prompts: Sequence[Prompt | None], progress: Progress) -> list[Generated | None]:
         """What the model writes for each prompt at temperature 0, by ``WRITERS`` processes; None where there is none.
@@ -97,6 +97,13 @@ class GeneratingModel:
                 generated[one.row] = written
                 bar.advance()
         return generated
+
+
+def places_among(candidates: Rows, retrieval: MixupRetrieval, generated: Sequence[Generated | None]) -> list[Rows]:
+    """What ``retrieval`` finds for each generation among ``candidates`` int64 (A): positions in it, best first."""
+    position = np.full(int(candidates.max(initial=-1)) + 1, -1, np.int64)
+    position[candidates] = np.arange(len(candidates))
+    return [position[rows] for rows in retrieval.lists(generated, lambda _: candidates)]
 
 
 @dataclass(frozen=True)

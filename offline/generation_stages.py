@@ -265,6 +265,7 @@ def _prompt_spec(context: Context) -> PromptSpec:
         max_tokens=config.language_model.max_tokens,
         response_tokens=config.language_model.response_tokens,
         actions=config.sessions.actions,
+        attributes=config.prompts.attributes,
     )
 
 

@@ -8,6 +8,7 @@ Stages keep their records apart, so that several can be trained side by side.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
@@ -31,7 +32,8 @@ class StageSpec:
     """One stage: what it writes into the run, which stages it is made from, which configuration keys it reads.
 
     A key names a value or a whole section (``fashion_dna``, ``generation.mixup``); ``split``: whether it looks at time;
-    ``shared``: whether it gains from a second process, which then takes a share of each batch.
+    ``shared``: whether it gains from a second process, which then takes a share of each batch; ``perhaps``: what it
+    writes under some configurations only.
     """
 
     name: str
@@ -40,6 +42,7 @@ class StageSpec:
     keys: tuple[str, ...]
     split: bool = True
     shared: bool = False
+    perhaps: tuple[str, ...] = ()
 
 
 STYLE_STAGES = (
@@ -79,6 +82,7 @@ GENERATION_STAGES = (
         ("generation/query_memory.json", "generation/query_memory.safetensors"),
         ("title_encoder",),
         ("generation.query_memory",),
+        perhaps=("generation/query_encoder.onnx", "generation/query_tokenizer.json"),
     ),
     StageSpec(
         "base_model",
@@ -86,6 +90,7 @@ GENERATION_STAGES = (
         ("query_memory",),
         (
             "generation.sessions.actions",
+            "generation.prompts",
             "generation.language_model.base",
             "generation.language_model.stand_in",
             "generation.language_model.max_tokens",
@@ -96,7 +101,7 @@ GENERATION_STAGES = (
         "language_model",
         ("adapter", "generation/llm", "generation/llm_embedded", "generation/spec.json", "effects.json"),
         ("base_model", "id_embeddings"),
-        ("generation.mixup", "generation.sessions", "generation.language_model"),
+        ("generation.mixup", "generation.sessions", "generation.prompts", "generation.language_model"),
         shared=True,
     ),
 )
@@ -167,7 +172,7 @@ class Keeper:
         stale = made_from([*self._specs.values()], name)
         for stage in stale:
             (self._run.folder / f"{_record(stage)}.json").unlink(missing_ok=True)
-        for output in (output for stage in stale for output in self._specs[stage].outputs):
+        for output in (output for stage in stale for output in _files(self._specs[stage])):
             path = self._run.folder / output
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         self._run.save_json("config", self._config)
@@ -184,6 +189,30 @@ class Keeper:
         for checkpoint in self.checkpoint(name).parent.glob(f"{name}*"):
             shutil.rmtree(checkpoint) if checkpoint.is_dir() else checkpoint.unlink()
 
+    def adopt(self, other: Run, *, same_articles: bool = False) -> list[str]:
+        """Take over from another run what it trained by the very recipes that are asked for here; the stages' names.
+
+        Files are linked where that can be done, else copied: none is ever written into. ``same_articles``: whether both
+        data sets have one table of articles, so that what looks at nothing else may be taken over, too.
+        """
+        adopted = []
+        for name, spec in self._specs.items():
+            recipe, theirs = self.recipe(name), Keeper(other, self._config, self._split, self._progress)._kept(name)
+            mine = self._kept(name) == recipe and all(map(self._run.has, spec.outputs))
+            if mine or theirs is None or not all(map(other.has, spec.outputs)):
+                continue
+            if same_articles and not spec.split:
+                theirs = {**theirs, "data set": recipe["data set"]}
+            if theirs != recipe:
+                continue
+            curve = other.load_json(_record(name))["curve"]
+            self.replace(name)
+            for output in filter(other.has, _files(spec)):
+                link(other.folder / output, self._run.path(output))
+            self.commit(name, curve)
+            adopted.append(name)
+        return adopted
+
     def checkpoint(self, name: str) -> Path:
         """Where a stage keeps its checkpoint; ``name`` may have something behind the stage's name."""
         return self._run.folder / "checkpoints" / f"{name}.pt"
@@ -198,6 +227,26 @@ class Keeper:
             return None
         recipe: Recipe = self._run.load_json(_record(name))["recipe"]
         return recipe
+
+
+def link(source: Path, target: Path) -> None:
+    """A file, or a folder of files, under a second name; a copy where the file system gives none."""
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link_file)
+    else:
+        _link_file(str(source), str(target))
+
+
+def _link_file(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
+    return target
+
+
+def _files(spec: StageSpec) -> tuple[str, ...]:
+    return (*spec.outputs, *spec.perhaps)
 
 
 def _record(name: str) -> str:

@@ -67,7 +67,7 @@ class TitleEncoder(TorchEncoder[TitleEncoderNetwork]):
         self.curve = curve
 
 
-def encode_titles(encoder: TitleEncoder, data: DataSet) -> Float32:
+def encode_titles(encoder: TorchEncoder[Network], data: DataSet) -> Float32:
     """Embeddings of all articles' titles, float32 (N, 128), in table order; equal titles are computed once."""
     titles, title_of = catalogue_titles(data)
     return np.ascontiguousarray(encoder.encode(titles)[title_of])

@@ -24,6 +24,7 @@ REAL_DATA = Path(os.environ.get("MODISTE_REAL_DATA", Path(__file__).resolve().pa
 LONGEST_FIRST = (
     "house/test_quick_start.py",
     "offline/test_shuffled_structure.py",
+    "offline/studies/test_studies.py",
     "house/test_bench.py",
     "faults/test_killed_redis.py",
     "faults/test_changes_under_load.py",

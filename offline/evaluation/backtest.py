@@ -42,6 +42,7 @@ from offline.hold_out import BY_TIME, HeldOut, Protocol, training_data
 from offline.popularity import Popularity
 from offline.progress import Progress
 from offline.run import Run, Split
+from offline.sequences import Example
 from offline.style_lstm import styles_at, trained_network
 
 
@@ -187,42 +188,50 @@ def _generated_lists(task: Task, data: DataSet, run: Run, progress: Progress) ->
     model = GeneratingModel.of_run(run, data)
     if model is None:
         return None
-    names = [data.article_ids[row] for row in task.candidates[task.targets.candidate]]
-    bought = [set(names[low:high]) for low, high in pairwise(task.targets.offsets.tolist())]
-    sessions = sessions_before(
-        data,
-        task.window.start,
-        task.window.until,
-        task.customer_ids,
-        task.moment,
-        bought,
-        model.spec.prompt.actions,
-    )
+    sessions = sessions_of(task, data, model.spec.prompt.actions)
     return _Generated(model.lists(data, sessions, task.candidates, progress), model.parameters)
 
 
+def sessions_of(task: Task, data: DataSet, actions: int) -> list[Example | None]:
+    """(K) what each customer did right before, the latest ``actions``, without clicks on what is to be found."""
+    names = [data.article_ids[row] for row in task.candidates[task.targets.candidate]]
+    bought = [set(names[low:high]) for low, high in pairwise(task.targets.offsets.tolist())]
+    return sessions_before(data, task.window.start, task.window.until, task.customer_ids, task.moment, bought, actions)
+
+
 def _rankings(task: Task, data: DataSet, run: Run, generated: _Generated | None) -> tuple[list[Ranking], StaticStyles]:
-    dna = run.load_arrays("article_dna")["dna"]
-    network = trained_network(run)
-    trained = run.load_arrays("static")
-    static = static_styles(task.customer_ids, run.load_json("static_customers"), trained["style"])
-    style = styles_at(
-        network, run.load_model("time_spec", TimeSpec), dna, task.history, task.known_customer, task.moment
-    )
-    candidates = np.ascontiguousarray(dna[task.candidates])
-    weights = sum(weight.numel() for weight in network.parameters())
-    dynamic = PersonalRanking(DYNAMIC, weights, style, candidates, _popularity(task, data, run))
+    (by_static, static), dynamic = static_ranking(task, run), dynamic_ranking(task, data, run)
+    articles = len(data.article_ids)
     blend, generating = run.load_model("blend", Blend), generated.parameters if generated else 0
     served = blended(dynamic, task, blend, generated.lists if generated else (), generating)
     rankings: list[Ranking] = [
         *(popularity(task, days) for days in POPULARITY_DAYS),
-        *(make(task, len(dna)) for make in (own_history, co_purchase, markov)),
-        PersonalRanking(STATIC, trained["style"].size + trained["bias"].size, static.style, candidates),
+        *(make(task, articles) for make in (own_history, co_purchase, markov)),
+        by_static,
         dynamic,
         *([GeneratedRanking(generated.lists, served, generating)] if generated else []),
         served,
     ]
     return rankings, static
+
+
+def static_ranking(task: Task, run: Run) -> tuple[PersonalRanking, StaticStyles]:
+    """A run's static model (§3.2)."""
+    dna, trained = run.load_arrays("article_dna")["dna"], run.load_arrays("static")
+    styles = static_styles(task.customer_ids, run.load_json("static_customers"), trained["style"])
+    candidates = np.ascontiguousarray(dna[task.candidates])
+    return PersonalRanking(STATIC, trained["style"].size + trained["bias"].size, styles.style, candidates), styles
+
+
+def dynamic_ranking(task: Task, data: DataSet, run: Run) -> PersonalRanking:
+    """A run's dynamic model (§3.3)."""
+    dna, network = run.load_arrays("article_dna")["dna"], trained_network(run)
+    style = styles_at(
+        network, run.load_model("time_spec", TimeSpec), dna, task.history, task.known_customer, task.moment
+    )
+    weights = sum(weight.numel() for weight in network.parameters())
+    candidates = np.ascontiguousarray(dna[task.candidates])
+    return PersonalRanking(DYNAMIC, weights, style, candidates, _popularity(task, data, run))
 
 
 def _popularity(task: Task, data: DataSet, run: Run) -> PopularityThen | None:

@@ -106,9 +106,24 @@ class _Pooled:
 
 
 def measure(contests: Sequence[Contest], samples: int, seed: int, progress: Progress) -> list[TableResult]:
-    """Bootstrap all tables at once, so that every figure and difference sees the same resampled customers."""
-    numbers, customers = _numbered(contests)
+    """All tables of the windows, pooled."""
     of_contests = [tables(contest.task, stock_tells_sales(contests)) for contest in contests]
+    return measure_tables(contests, of_contests, COMPARED, samples, seed, progress)
+
+
+def measure_tables(
+    contests: Sequence[Contest],
+    of_contests: Sequence[Sequence[Table]],
+    compared: Sequence[tuple[str, str]],
+    samples: int,
+    seed: int,
+    progress: Progress,
+) -> list[TableResult]:
+    """Bootstrap all tables at once, so that every figure and difference sees the same resampled customers.
+
+    ``of_contests``: the same tables of each window; ``compared``: pairs of models whose difference is wanted.
+    """
+    numbers, customers = _numbered(contests)
     pooled = [
         _Pooled(contests, same, numbers)
         for same in zip(*of_contests, strict=True)
@@ -120,7 +135,7 @@ def measure(contests: Sequence[Contest], samples: int, seed: int, progress: Prog
         values, sampled = bootstrap(cards, customers, samples, seed, bar.advance)
     shape = (len(pooled), len(models), len(Figures._fields))
     values, sampled = values.reshape(shape), sampled.reshape(-1, *shape)
-    return [_result(one, models, values[index], sampled[:, index]) for index, one in enumerate(pooled)]
+    return [_result(one, models, compared, values[index], sampled[:, index]) for index, one in enumerate(pooled)]
 
 
 def measure_shown(contests: Sequence[Contest], samples: int, seed: int) -> dict[str, FirstTenFigures]:
@@ -146,7 +161,9 @@ def _numbered(contests: Sequence[Contest]) -> tuple[list[NDArray[np.int64]], int
     return numbers, len(number)
 
 
-def _result(one: _Pooled, models: list[str], values: Float64, sampled: Float64) -> TableResult:
+def _result(
+    one: _Pooled, models: list[str], compared: Sequence[tuple[str, str]], values: Float64, sampled: Float64
+) -> TableResult:
     row = {model: index for index, model in enumerate(models)}
     customer = one.places(models[0]).customer
     return TableResult(
@@ -160,7 +177,7 @@ def _result(one: _Pooled, models: list[str], values: Float64, sampled: Float64) 
             (first, other): _named(
                 values[row[first]] - values[row[other]], sampled[:, row[first]] - sampled[:, row[other]]
             )
-            for first, other in COMPARED
+            for first, other in compared
             if first in row and other in row
         },
         _leads(models, values, sampled),

@@ -24,7 +24,7 @@ from offline.identity import run_digest
 from offline.run import Run, Split
 from offline.stages import RECORDS, stages_of
 
-_PACKAGES = ("modiste", "numpy", "scipy", "torch", "transformers", "onnxruntime", "onnxruntime-genai", "pyarrow")
+PACKAGES = ("modiste", "numpy", "scipy", "torch", "transformers", "onnxruntime", "onnxruntime-genai", "pyarrow")
 
 
 def headline(result: Result) -> TableResult:
@@ -45,9 +45,9 @@ def as_json(result: Result, data: DataSet, run: Run, seconds: float) -> dict[str
         "config": config.model_dump(mode="json"),
         "seed": options.seed,
         "bootstrap": options.samples,
-        "cutoff": _date(run.load_model("split", Split).cutoff),
+        "cutoff": date(run.load_model("split", Split).cutoff),
         "protocol": result.protocol,
-        "window": {"start": _date(span.start), "until": _date(span.until)},
+        "window": {"start": date(span.start), "until": date(span.until)},
         "window_days": options.days or (WEEK if len(result.contests) > 1 else None),
         "windows": [_window_json(contest) for contest in result.contests],
         "customers": result.customers,
@@ -57,7 +57,7 @@ def as_json(result: Result, data: DataSet, run: Run, seconds: float) -> dict[str
         "baselines": [_baseline_json(one) for one in result.baselines.results],
         "baselines_left_out": list(result.baselines.left_out),
         "parameters": dict(result.contests[0].parameters),
-        "tables": {one.table.name: _table_json(one) for one in result.tables},
+        "tables": {one.table.name: table_json(one) for one in result.tables},
         "roc": _roc_json(chief),
         "first_ten": {model: _first_ten_json(figures) for model, figures in result.first_ten.items()},
         "calibration": {one.name: _calibration_json(one) for one in result.calibration},
@@ -66,15 +66,15 @@ def as_json(result: Result, data: DataSet, run: Run, seconds: float) -> dict[str
         "seconds": round(seconds, 1),
         "cost": _cost_json(result.cost),
         "hardware": hardware(),
-        "versions": versions(_PACKAGES),
+        "versions": versions(PACKAGES),
     }
 
 
 def _window_json(contest: Contest) -> dict[str, Any]:
     task = contest.task
     return {
-        "start": _date(task.window.start),
-        "until": _date(task.window.until),
+        "start": date(task.window.start),
+        "until": date(task.window.until),
         "customers": task.targets.customers,
         "customers_without_history": int((task.history_sizes == 0).sum()),
         "customers_unknown_to_static": contest.static_unknown,
@@ -94,11 +94,13 @@ def _baseline_json(one: Results) -> dict[str, Any]:
     return {**asdict(one.recipe), **told}
 
 
-def _date(time: int) -> str:
+def date(time: int) -> str:
+    """Unix seconds in ISO 8601."""
     return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _table_json(one: TableResult) -> dict[str, Any]:
+def table_json(one: TableResult) -> dict[str, Any]:
+    """One table's figures, differences and leads."""
     group = {"slice": one.table.slice, "label": one.table.label} if one.table.slice else {}
     return {
         "title": one.table.title,

@@ -42,10 +42,17 @@ def tables(task: Task, stock_tells_sales: bool) -> list[Table]:
 
     ``stock_tells_sales``: rank known articles only wherever new ones among all others would give themselves away.
     """
-    fair = ((RECENT, KNOWN), ", known articles only") if stock_tells_sales else (_EVERY, "")
-    next_order = [_next_order(task, *fair)] if task.protocol == "by_time" else []  # else all targets are of one order
+    fair = fair_tiers(stock_tells_sales)
+    next_order = (
+        [next_order_table(task, *fair)] if task.protocol == "by_time" else []
+    )  # else all targets are of one order
     groups = [*_by_history(task, *fair), *_by_age(task, *fair), *_by_popularity(task, *fair)]
     return [*_by_article(task), *next_order, _first_time(task, *fair), *groups]
+
+
+def fair_tiers(stock_tells_sales: bool) -> tuple[tuple[int, ...], str]:
+    """The tiers that may be ranked together, and words that say so where they are not all."""
+    return ((RECENT, KNOWN), ", known articles only") if stock_tells_sales else (_EVERY, "")
 
 
 def _by_article(task: Task) -> list[Table]:
@@ -65,7 +72,8 @@ def _by_article(task: Task) -> list[Table]:
     ]
 
 
-def _next_order(task: Task, tiers: tuple[int, ...], among: str) -> Table:
+def next_order_table(task: Task, tiers: tuple[int, ...], among: str) -> Table:
+    """What a generation speaks of."""
     chosen = task.first_order & np.isin(task.targets.tier, tiers)
     return Table(
         "next_order", f"Next order: the articles of each customer's first order in the window{among}", tiers, chosen

@@ -70,6 +70,7 @@ def test_make_help_lists_every_target() -> None:
         "test-vllm",
         "test-baselines",
         "baselines",
+        "studies",
         "check",
         "lock",
         "audit",
@@ -87,7 +88,7 @@ def test_what_make_runs_are_commands_that_exist() -> None:
 
     text = (ROOT / "Makefile").read_text()
     used = set(re.findall(r"\$\(BIN\)/modiste (\w+)", text))
-    assert used == {"shop", "train", "evaluate", "export", "serve", "bench"}
+    assert used == {"shop", "train", "evaluate", "study", "export", "serve", "bench"}
     assert used <= modiste.COMMANDS.keys()
 
 

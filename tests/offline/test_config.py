@@ -27,6 +27,9 @@ def test_the_named_profiles_ship() -> None:
         ({"split": {"validation_days": 0}}, ["split.validation_days", "greater than or equal to 1"]),
         ({"device": "tpu"}, ["device", "'auto', 'cpu' or 'cuda'"]),
         ({"style_lstm": {"time": []}}, ["style_lstm.time", "at least 1"]),
+        ({"generation": {"prompts": {"attributes": ["fit"]}}}, ["prompts.attributes", "'brand'", "got 'fit'"]),
+        ({"generation": {"prompts": {"attributes": ["brand", "brand"]}}}, ["attributes", "name each attribute once"]),
+        ({"generation": {"query_memory": {"top_articles": -1}}}, ["top_articles", "greater than or equal to 0"]),
     ],
 )
 def test_a_fault_names_the_key_and_what_was_expected(content: dict[str, object], parts: list[str]) -> None:

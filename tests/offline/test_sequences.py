@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tiny_shops import DAY, START, tiny_shop
 from model_store.dataset import DataSet, DataSetFile, write_data_set_file
 from model_store.generation import QueryMemory
 from model_store.generation_spec import GenerationSpec, LanguageModelCard
-from model_store.prompts import PromptSpec, PromptWriter, parse_response
+from model_store.prompts import ATTRIBUTES, PromptSpec, PromptWriter, parse_response
 from model_store.records import Event, EventType
 from model_store.sessions import latest_query, session_actions, session_events
 from model_store.tables import ARTICLES, AVAILABILITY, EVENTS, TableWriter
@@ -288,6 +289,20 @@ def test_candidates_were_in_stock_at_that_moment(tmp_path: Path, tokenizer: Toke
     assert "Candidate product ids:[a1,a0]." in text, (
         "the next ones in the list take the places of a3 and of what never was"
     )
+
+
+def test_without_attributes_and_memory_a_prompt_has_none_and_is_the_same_else(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    data = shop(tmp_path / "shop", ROWS)
+    bare = GenerationSpec(prompt=PromptSpec(attributes=()), language_model=CARD, nearest_queries=1, top_articles=0)
+    text = Prompts(data, bare, tokenizer, memory(), encode).prompt(found(data)[0]).text
+    full = prompts_of(data, tokenizer).prompt(found(data)[0]).text
+    assert '{"id": "a0", "title": "thing a0"}' in text
+    assert "Candidate product ids:[]." in text
+    told = re.compile(r', "(category|brand|color|size|season|holiday|occasion)": "[^"]*"')
+    assert len(told.findall(full)) == 2 * len(ATTRIBUTES)
+    assert told.sub("", full).replace("ids:[a3,a1]", "ids:[]") == text
 
 
 def test_without_a_search_there_are_no_candidates(tmp_path: Path, tokenizer: Tokenizer) -> None:

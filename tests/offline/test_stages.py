@@ -70,6 +70,7 @@ def test_what_was_trained_by_the_same_recipe_is_complete(run: Run) -> None:
             {"query_memory", "base_model", "language_model", "blend"},
         ),
         ({"generation": {"mixup": 2}}, {"language_model", "blend"}),
+        ({"generation": {"prompts": {"attributes": []}}}, {"base_model", "language_model", "blend"}),
         ({"generation": {"language_model": {"lora": {"lr": 0.5}}}}, {"language_model", "blend"}),
     ],
 )
@@ -101,6 +102,48 @@ def test_a_stage_that_is_replaced_takes_with_it_what_was_made_from_it_and_no_mor
     assert not run.has("style_lstm.safetensors")
     assert not run.has("blend.json")
     assert run.has("generation/llm")
+
+
+def test_what_another_run_trained_by_the_same_recipe_is_taken_over(run: Run, tmp_path: Path) -> None:
+    other, settings = Run(tmp_path / "other"), config(style_lstm={"dropout": 0.5})
+    adopted = set(keeper(other, settings).adopt(run))
+    assert adopted == names(settings) - {"style_lstm", "blend"}
+    assert complete(other, settings) == adopted
+    assert (other.folder / "article_dna.safetensors").samefile(run.folder / "article_dna.safetensors")
+    assert keeper(other, settings).adopt(run) == []
+
+
+def test_what_is_taken_over_can_be_replaced_without_harm_to_whose_it_was(run: Run, tmp_path: Path) -> None:
+    other = Run(tmp_path / "other")
+    (run.folder / "blend.json").write_bytes(b"theirs")
+    keeper(other, config()).adopt(run)
+    other.save_json("blend", {"mine": True})
+    keeper(other, config()).replace("title_encoder")
+    assert (run.folder / "blend.json").read_bytes() == b"theirs"
+    assert complete(run, config()) == names(config())
+
+
+def test_an_encoder_of_queries_is_taken_over_with_the_memory(run: Run, tmp_path: Path) -> None:
+    run.path("generation/query_encoder.onnx").write_bytes(b"clip")
+    other = Run(tmp_path / "other")
+    keeper(other, config()).adopt(run)
+    assert other.has("generation/query_encoder.onnx")
+    keeper(other, config()).replace("query_memory")
+    assert not other.has("generation/query_encoder.onnx")
+    assert run.has("generation/query_encoder.onnx")
+
+
+def test_of_another_data_set_only_what_looks_at_articles_alone_is_taken_over(run: Run, tmp_path: Path) -> None:
+    other, split = Run(tmp_path / "other"), SPLIT.model_copy(update={"fingerprint": "0" * 64})
+    kept = Keeper(other, config(), split, Listener())  # type: ignore[arg-type]
+    assert kept.adopt(run) == []
+    assert kept.adopt(run, same_articles=True) == ["images"]
+    assert kept.complete("images")
+
+
+def test_nothing_is_taken_over_that_is_incomplete(run: Run, tmp_path: Path) -> None:
+    (run.folder / "generation/ids.safetensors").unlink()
+    assert "id_embeddings" not in keeper(Run(tmp_path / "other"), config()).adopt(run)
 
 
 def test_without_a_generating_half_the_blend_is_fitted_anew(run: Run) -> None:

@@ -42,6 +42,12 @@ def main_grid(table: Json, parameters: Mapping[str, int | None]) -> Grid:
     return Grid(["model", *_MAIN.values(), "parameters"], rows)
 
 
+def chief_grid(table: Json) -> Grid:
+    """The chief figures of all rows, in the table's own order."""
+    rows = [[Cell(model), *(_figure(table, model, name) for name in CHIEF)] for model in table["models"]]
+    return Grid(["variant", *CHIEF.values()], rows)
+
+
 def leading_grids(table: Json) -> list[Grid]:
     """Recall, and NDCG, within several first ranks."""
     return [Grid(["model", *names.values()], list(_rows(table, names))) for names in _LEADING]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_store.bundle import Bundle
-from model_store.prompts import response_text
+from model_store.prompts import PromptWriter, response_text
 from model_store.records import Event
 from service.catalogue.memory_store import MemoryCatalogue
 from service.catalogue.records import StockLevel, StoredArticle
@@ -177,6 +177,17 @@ async def test_candidates_are_those_of_training_whatever_is_in_stock(shop: Shop,
         (key,) = shop.prompting.query_encoder.encode([query])
         expected = memory.candidates(key, spec.nearest_queries, spec.top_articles, lambda each: each not in gone)
         assert candidates(shop.prompt) == expected
+
+
+async def test_a_bundle_may_tell_no_attributes_and_name_no_candidates(prompting: Prompting) -> None:
+    spec = prompting.spec.model_copy(update={"top_articles": 0})
+    spec = spec.model_copy(update={"prompt": spec.prompt.model_copy(update={"attributes": ()})})
+    writer = PromptWriter(spec.prompt, prompting.tokenizer)
+    shop = await open_shop(replace(prompting, spec=spec, writer=writer))
+    await shop.tell(event(3), event(4, "search", query=prompting.memory.queries[0]))
+    assert (await shop.generate()).outcome is Outcome.WRITTEN
+    assert f'{{"id": "a003", "title": "{ARTICLES[3].title}"}}' in shop.prompt
+    assert candidates(shop.prompt) == []
 
 
 async def test_a_query_is_what_is_searched_last_and_kept_apart(shop: Shop) -> None:
