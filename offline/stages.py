@@ -184,7 +184,9 @@ class Keeper:
 
     def commit(self, name: str, curve: Curve) -> None:
         """A stage's outputs are all written: it counts, and its checkpoints are no longer needed."""
-        record = {"recipe": self.recipe(name), "curve": curve, "cost": self._times.cost(name)}
+        self._keep(name, {"recipe": self.recipe(name), "curve": curve, "cost": self._times.cost(name)})
+
+    def _keep(self, name: str, record: dict[str, Any]) -> None:
         self._run.save_json(_record(name), record)
         for checkpoint in self.checkpoint(name).parent.glob(f"{name}*"):
             shutil.rmtree(checkpoint) if checkpoint.is_dir() else checkpoint.unlink()
@@ -205,11 +207,10 @@ class Keeper:
                 theirs = {**theirs, "data set": recipe["data set"]}
             if theirs != recipe:
                 continue
-            curve = other.load_json(_record(name))["curve"]
             self.replace(name)
             for output in filter(other.has, _files(spec)):
                 link(other.folder / output, self._run.path(output))
-            self.commit(name, curve)
+            self._keep(name, {**other.load_json(_record(name)), "recipe": recipe})
             adopted.append(name)
         return adopted
 

@@ -106,9 +106,12 @@ def test_a_stage_that_is_replaced_takes_with_it_what_was_made_from_it_and_no_mor
 
 def test_what_another_run_trained_by_the_same_recipe_is_taken_over(run: Run, tmp_path: Path) -> None:
     other, settings = Run(tmp_path / "other"), config(style_lstm={"dropout": 0.5})
+    record = {**run.load_json("stages/images"), "cost": {"seconds": 7.0, "peak_memory_mib": 9}}
+    run.save_json("stages/images", record)
     adopted = set(keeper(other, settings).adopt(run))
     assert adopted == names(settings) - {"style_lstm", "blend"}
     assert complete(other, settings) == adopted
+    assert other.load_json("stages/images") == record  # what it took, too
     assert (other.folder / "article_dna.safetensors").samefile(run.folder / "article_dna.safetensors")
     assert keeper(other, settings).adopt(run) == []
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from study_shops import BOTH, small_shop
 
-import modiste
 from model_store.dataset import DataSet
 from offline import pipeline
 from offline.config import Config
@@ -17,40 +17,12 @@ from offline.run import Run
 from offline.stages import stages_of
 from offline.world import World
 
-SETTINGS = {
-    "seed": 3,
-    "threads": 1,
-    "device": "cpu",
-    "images": {"height": 16, "width": 12, "epochs": 1, "min_attribute_count": 2},
-    "fashion_dna": {"epochs": 2, "hidden": 32, "min_tag_count": 1},
-    "style_lstm": {"epochs": 1, "batch": 32},
-    "generation": {
-        "enabled": True,
-        "sessions": {"examples": 16, "held_out": 3},
-        "title_encoder": {"epochs": 1, "embedding": 16, "hidden": 16, "max_pairs": 500},
-        "id_embeddings": {"epochs": 1, "layers": 1, "inner": 16, "max_sequences": 200},
-        "language_model": {
-            "probes": 3,
-            "stand_in": {
-                "epochs": 1,
-                "hidden": 32,
-                "intermediate": 32,
-                "layers": 1,
-                "heads": 2,
-                "documents": 20,
-            },
-            "lora": {"batch": 8, "micro_batch": 8},
-        },
-    },
-}
+SETTINGS = {**BOTH, "threads": 1}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
-    folder = tmp_path_factory.mktemp("shop") / "shop"
-    options = ["--articles", "200", "--customers", "120", "--days", "120", "--end", "2026-11-01"]
-    assert modiste.main(["shop", str(folder), *options]) == 0
-    return DataSet.open(folder)
+    return small_shop(tmp_path_factory.mktemp("shop") / "shop")
 
 
 @pytest.mark.slow
