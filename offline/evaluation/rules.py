@@ -19,20 +19,19 @@ asked for. What other customers did later than that purchase was in training, as
 }
 _ALL_ARTICLES = """- **popularity**: sales of the 7 days before, or of as many as it says, of what training knows.
   **static**: f·s; a customer unknown to the static model gets the mean of all its styles. **dynamic**: f·d, d read at
-  that time. **blended**: f·d + w·log(1 + sales of those 7 days), w fitted on validation data, where an article created
-  in those days or later counts with the average sales at least. Where f has a component for what an article sold,
-  dynamic and blended rank by it as it stood at that time, of what training knows. Articles that a customer bought
-  before are ranked like all others, except in the table of first-time purchases."""
+  that time. Where f has a component for what an article sold, dynamic and blended rank by it as it stood at that time,
+  of what training knows."""
+_BLENDED = """- **blended**: f·d + w₁·f's component for what an article sold + w₂·log(1 + sales of the last 7 days, the
+  average at least for an article created in those days or later) + w₃·log(11 / place) / log 11 for the ten that sold
+  most by that component + w₄ for what the customer bought before, as the service answers where that may be shown
+  again; in the table of first-time purchases it is not. The weights are fitted on validation data."""
 _MODELS = {
     "by_time": """- **popularity**: sales of the 7 days before the window, or of as many as it says; an article that
   (re-)enters the inventory during it gets the average of those sales over the articles that were then in stock.
   **static**: f·s; a customer unknown to the static model gets the mean of all its styles. **dynamic**: f·d, d read at
-  the customer's first purchase in the window. **blended**: f·d + w·log(1 + sales of those 7 days), w fitted on
-  validation data, where an article created in those days or later counts with the average sales at least; as in the
-  service, a customer without purchases gets what sold those 7 days first, the rest by f·d, unless validation found the
-  blend better for them, too. Where f has a component for what an article sold, dynamic and blended rank by it as the
-  bundle holds it, counted up to the cut-off. Articles that a customer bought before are ranked like all others, except
-  in the table of first-time purchases.""",
+  the customer's first purchase in the window. Where f has a component for what an article sold, dynamic and blended
+  rank by it as the bundle holds it, counted up to the cut-off. As in the service, **blended** shows a customer without
+  purchases what sold those 7 days first, the rest by f·d, unless validation found the blend better for them, too.""",
     "last_order": _ALL_ARTICLES,
     "last_purchase": _ALL_ARTICLES,
 }
@@ -110,4 +109,4 @@ of each purchase."""
 
 def rules(protocol: str) -> str:
     """In plain Markdown: how a protocol asks, how each model answers, what the figures mean."""
-    return f"{_HOW[protocol]}\n\n{_MODELS[protocol]}\n{_RULES}"
+    return f"{_HOW[protocol]}\n\n{_MODELS[protocol]}\n{_BLENDED}\n{_RULES}"
