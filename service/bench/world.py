@@ -20,7 +20,6 @@ from model_store.bundle import (
     ARTICLE_DNA,
     ARTICLES,
     MANIFEST,
-    Blend,
     Bundle,
     Manifest,
     load_articles,
@@ -132,9 +131,9 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _with_weight(manifest: Manifest) -> Manifest:
-    """What was generated counts, whether or not this bundle's fit found it worth anything."""
-    blend = Blend(trend=manifest.blend.trend, generated=manifest.blend.generated or 1.0)
-    return manifest.model_copy(update={"blend": blend})
+    """Lists count, whether or not this bundle's fit found them worth anything."""
+    lists = {name: getattr(manifest.blend, name) or 1.0 for name in ("best_sellers", "generated")}
+    return manifest.model_copy(update={"blend": manifest.blend.model_copy(update=lists)})
 
 
 def synthetic_dna(real: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
