@@ -131,7 +131,8 @@ def test_a_run_holds_what_its_page_says(planted: tuple[DataSet, Run]) -> None:
         "blend",
     }
     costs = [run.load_json(f"stages/{spec.name}")["cost"] for spec in stages_of(settings())]
-    assert all(cost["seconds"] > 0 and cost["peak_memory_mib"] != 0 for cost in costs)
+    assert all(cost["seconds"] >= 0 and cost["peak_memory_mib"] != 0 for cost in costs)  # some take milliseconds
+    assert sum(cost["seconds"] for cost in costs) > 0
     assert (run.folder / "residual" / "source.txt").read_text().startswith("small residual network")
     assert not list((run.folder / "checkpoints").iterdir())
     assert not list(run.folder.rglob(".*"))
