@@ -209,7 +209,7 @@ class Ranker:
         rows_listed = self._counted(index, asked)
         best = self.best_sellers(index, filters) if blend.best_sellers else _NONE
         again = index.allowed_among(asked.again, filters) if blend.bought_before else NO_ROWS
-        lifted = _lifted(best, again, blend)
+        lifted = _lifted(best, again, blend) if len(best.rows) or len(again) else _NOTHING_LIFTED
         nearest = index.ranked(found.rows, found.scores, n, filters.exclude)
         if not blend.trend and not len(rows_listed) and not len(lifted.rows):
             return _columns(nearest, {fusion.source: range(1, len(nearest.rows) + 1)})
@@ -275,6 +275,9 @@ class _Lifted(NamedTuple):
 
     rows: Rows
     gains: Float32
+
+
+_NOTHING_LIFTED = _Lifted(NO_ROWS, np.zeros(0, np.float32))
 
 
 def _lifted(best: Listed, again: Rows, blend: Blend) -> _Lifted:

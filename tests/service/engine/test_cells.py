@@ -234,3 +234,24 @@ def test_what_a_float16_cannot_hold_is_found_all_the_same():
     space = Space(data, "mixtures", len(data))
     found = space.candidates(np.ones(128, np.float32), 5, Allowed.of(np.ones(len(data), bool)))
     assert found.rows[np.argmax(found.scores)] == 77
+
+
+def test_what_sells_is_found_by_looking_at_fewer_rows_where_styles_weigh_it_most(monkeypatch):
+    """Popularity varies little beside other components, and is weighed forty times as much, as by a style LSTM."""
+    data, rng = vectors(0, heaps=False), np.random.default_rng(3)
+    usual = np.sqrt(np.mean(np.square(data)))
+    data[:, 127] = 0.9 * usual * rng.random(N) * (rng.random(N) < 0.1)  # most did not sell
+    asked = mixtures(data)
+    asked[:, 127] = 40 * np.sqrt(np.mean(np.square(asked[:, :127]), axis=1))
+    everything, met = Allowed.of(np.ones(N, bool)), []
+    for most in (1.0, 24.0):
+        monkeypatch.setattr("service.engine.cells._MOST_STRETCHED", most)
+        cells, before = Cells(data), rows_met()
+        found = cells.nearest_many(asked, K, everything)
+        met.append(rows_met() - before)
+        shares = [
+            np.isin(best(data, query, everything.mask, K), rows).mean()
+            for query, rows in zip(asked, found, strict=True)
+        ]
+        assert np.mean(shares) >= 0.99
+    assert met[1] < 0.7 * met[0]
