@@ -76,8 +76,8 @@ class Blend(BaseModel):
     + generated · g(rank in the mixup list, ``MIXUP_LENGTH``) + bought_before, the last for what the customer has, where
     that may be shown again; with f_p the popularity component of f and g(rank, K) = log((K + 1) / rank) / log(K + 1)
     for the first K of a list, where there is one, else 0. Best sellers are the articles in stock with the highest f_p.
-    ``cold_by_style``: customers without purchases are ranked by this,
-    too, with d of the empty history; else what sold lately comes first for them.
+    ``cold_by_style``: customers without purchases are ranked by this, too, with d of the empty history; else what sold
+    lately comes first for them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
