@@ -16,6 +16,13 @@ LINGER = 0.5
 """Seconds in which those who are connected when the server is asked to end may still ask; it then ends connections
 that are idle. A request that is on its way meanwhile would otherwise find its connection closed."""
 
+LOOKS = 5
+"""Times within LINGER at which it looks for what has come. A process that stood still for longer than that finds its
+time over before it sees what has been asked meanwhile: it must look again before it ends anything."""
+
+UNASKED = 3.0
+"""Seconds for which a new connection is not called idle: whoever opens one is about to ask."""
+
 
 class Server(uvicorn.Server):
     """Serves one application until SIGTERM or SIGINT."""
@@ -42,7 +49,11 @@ class Server(uvicorn.Server):
             server.close()
         if self.server_state.connections:
             self.server_state.default_headers.append((b"connection", b"close"))
-            await asyncio.sleep(LINGER)
+            for _ in range(LOOKS):
+                await asyncio.sleep(LINGER / LOOKS)
+            connections = cast("set[Protocol]", self.server_state.connections)
+            while any(connection.is_about_to_ask() for connection in connections):  # noqa: ASYNC110 - nothing tells it
+                await asyncio.sleep(LINGER / LOOKS)
         await super().shutdown(sockets)
 
 
@@ -54,7 +65,12 @@ class Protocol(HttpToolsProtocol):
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._made = self.loop.time()
         super().connection_made(cast("asyncio.Transport", InPairs(transport, self.loop)))
+
+    def is_about_to_ask(self) -> bool:
+        """Whether the connection is new, and nothing was asked on it so far."""
+        return self.cycle is None and self.loop.time() < self._made + UNASKED
 
 
 class InPairs:

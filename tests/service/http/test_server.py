@@ -1,13 +1,29 @@
-"""service.http.server: what is written in two parts leaves in one."""
+"""service.http.server: what is written in two parts leaves in one, and who is connected when it ends is answered."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 
 import pytest
+from house.processes import wait_until
 
-from service.http.server import InPairs
+from service.http.server import LINGER, UNASKED, InPairs
+
+SERVES = """
+import socket, sys
+from fastapi import FastAPI
+from service.http.server import Server
+
+Server(FastAPI(openapi_url="/")).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
+"""
 
 
 class _Recorded(asyncio.Transport):
@@ -70,3 +86,62 @@ async def test_closing_loses_nothing_and_sends_nothing_afterwards(below: _Record
 
 async def test_all_else_is_the_transports_own(below: _Recorded) -> None:
     assert InPairs(below, asyncio.get_running_loop()).get_write_buffer_size() == 7
+
+
+def test_a_request_that_came_while_the_process_stood_still_is_answered() -> None:
+    with serving() as (process, port), closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        assert asked(connection) == (200, None)
+        end(process, port)
+        process.send_signal(signal.SIGSTOP)
+        connection.request("GET", "/")
+        time.sleep(2 * LINGER)
+        process.send_signal(signal.SIGCONT)
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        process.wait(20)
+
+
+def test_who_has_just_connected_may_still_ask_and_who_never_asks_holds_nobody_up() -> None:
+    with serving() as (process, port), socket.create_connection(("127.0.0.1", port)) as silent:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+            assert asked(connection) == (200, None)
+            connection.close()
+            connection.connect()
+            end(process, port)
+            time.sleep(2 * LINGER)
+            assert asked(connection) == (200, "close")
+        process.wait(UNASKED + 10)
+        assert silent.recv(1) == b""
+
+
+@contextmanager
+def serving() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A server in a process of its own, and its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [sys.executable, "-c", SERVES, str(listener.fileno())]
+        process = subprocess.Popen(command, pass_fds=[listener.fileno()])
+        port = listener.getsockname()[1]
+    try:
+        yield process, port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def asked(connection: http.client.HTTPConnection) -> tuple[int, str | None]:
+    """The status, and what is said of the connection."""
+    connection.request("GET", "/")
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status, answer.headers["connection"]
+
+
+def end(process: subprocess.Popen[bytes], port: int) -> None:
+    """Ask it to end, and wait until it takes nobody else."""
+    process.send_signal(signal.SIGTERM)
+
+    def refused() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    wait_until(refused)
