@@ -1,6 +1,6 @@
 """A picture of what `modiste bench --only scale` wrote: where the time of one GET goes, at each size of the shop.
 
-python -m loadtests.scale_plot loadtests/results/2026-11-28-scale.json loadtests/results/2026-11-28-scale.svg
+python -m loadtests.scale_plot loadtests/results/2026-11-29-scale.json loadtests/results/2026-11-29-scale.svg
 """
 
 from __future__ import annotations
