@@ -20,9 +20,10 @@ from service.http.server import LINGER, UNASKED, InPairs
 SERVES = """
 import socket, sys
 from fastapi import FastAPI
-from service.http.server import Server
+from service.http import server
 
-Server(FastAPI(openapi_url="/")).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
+server.LINGER = float(sys.argv[2])
+server.Server(FastAPI(openapi_url="/")).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
 """
 
 
@@ -89,36 +90,35 @@ async def test_all_else_is_the_transports_own(below: _Recorded) -> None:
 
 
 def test_a_request_that_came_while_the_process_stood_still_is_answered() -> None:
-    with serving() as (process, port), closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
-        assert asked(connection) == (200, None)
+    linger = 2.0  # so that a test that is slow itself stops it in time
+    with serving(linger) as (process, port), closing(connected(port)) as kept:
+        assert asked(kept) == (200, None)
         end(process, port)
         process.send_signal(signal.SIGSTOP)
-        connection.request("GET", "/")
-        time.sleep(2 * LINGER)
+        kept.request("GET", "/")
+        time.sleep(linger + 0.5)
         process.send_signal(signal.SIGCONT)
-        answer = connection.getresponse()
+        answer = kept.getresponse()
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         process.wait(20)
 
 
 def test_who_has_just_connected_may_still_ask_and_who_never_asks_holds_nobody_up() -> None:
-    with serving() as (process, port), socket.create_connection(("127.0.0.1", port)) as silent:
-        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
-            assert asked(connection) == (200, None)
-            connection.close()
-            connection.connect()
-            end(process, port)
-            time.sleep(2 * LINGER)
-            assert asked(connection) == (200, "close")
+    with serving(LINGER) as (process, port), closing(connected(port)) as silent, closing(connected(port)) as new:
+        with closing(connected(port)) as last:
+            assert asked(last) == (200, None), "those before it are taken, too"
+        end(process, port)
+        time.sleep(2 * LINGER)
+        assert asked(new) == (200, "close")
         process.wait(UNASKED + 10)
-        assert silent.recv(1) == b""
+        assert silent.sock.recv(1) == b""
 
 
 @contextmanager
-def serving() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def serving(linger: float) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A server in a process of its own, and its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        command = [sys.executable, "-c", SERVES, str(listener.fileno())]
+        command = [sys.executable, "-c", SERVES, str(listener.fileno()), str(linger)]
         process = subprocess.Popen(command, pass_fds=[listener.fileno()])
         port = listener.getsockname()[1]
     try:
@@ -126,6 +126,13 @@ def serving() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     finally:
         process.kill()
         process.wait()
+
+
+def connected(port: int) -> http.client.HTTPConnection:
+    """A connection on which nothing was asked yet."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.connect()
+    return connection
 
 
 def asked(connection: http.client.HTTPConnection) -> tuple[int, str | None]:
