@@ -6,7 +6,7 @@
                        :stock          HASH    article id → quantity|set_time
                        :dna:<bundle>   HASH    article id → fingerprint and DNA (records.pack_dna)
                        :changes        STREAM  one entry per change; its id is <epoch>-<number>
-                       :sequence       HASH    epoch (Unix milliseconds of the first change), number of the latest
+                       :sequence       HASH    epoch (Unix microseconds of the first change), number of the latest
                        :bundles        SET     those that have a :dna:<bundle>
                        :held           SET     articles that a history holds, or is about to
                        :unheld         ZSET    other articles that are deleted, by the number of that change
@@ -56,7 +56,7 @@ local function announce(article_id)
   local epoch = redis.call('HGET', sequence, 'epoch')
   if not epoch then
     local now = redis.call('TIME')
-    epoch = now[1] .. string.format('%03d', math.floor(tonumber(now[2]) / 1000))
+    epoch = now[1] .. string.format('%06d', now[2])
     redis.call('HSET', sequence, 'epoch', epoch)
   end
   local number = redis.call('HINCRBY', sequence, 'number', 1)
