@@ -6,7 +6,7 @@ Out: {"number": 0}                                                             t
      {"number", "text", "tokens", "cut_off"}                                   what was written
      {"number", "refused"}, {"number", "unusable"}                             why not: the prompt, the model
 
-It ends when its input does, or its parent.
+It ends when its input does, or its parent, or when nobody reads what it says.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def main() -> int:
     folder, llm, threads, parent = sys.argv[1:]
     follow(int(parent))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group, and the parent decides
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a parent that has just ended is no error to tell of
     output = _own_output()
     try:
         model = EmbeddedLanguageModel(Path(folder), Tokenizer.of_model(Path(llm)), int(threads))

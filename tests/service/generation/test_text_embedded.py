@@ -177,3 +177,13 @@ def test_it_does_not_outlive_a_parent_that_is_killed(model: TinyModel) -> None:
         if ended is not None:
             assert select.select([ended], [], [], 60)[0], "the process still runs"
             os.close(ended)
+
+
+def test_a_process_whose_parent_no_longer_listens_ends_without_a_word(tmp_path: Path) -> None:
+    """Here it would say that there is no model."""
+    listens, says = os.pipe()
+    os.close(listens)
+    command = [sys.executable, "-m", "service.generation.embedded_process", *[str(tmp_path)] * 2, "1", str(os.getpid())]
+    ended = subprocess.run(command, cwd=ROOT, stdout=says, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(says)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, "")
