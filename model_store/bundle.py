@@ -351,15 +351,25 @@ def current_version(store: Path) -> str | None:
 
     Raises InvalidBundle where CURRENT cannot be read or names what can be no version.
     """
+    found = read_current(store)
+    return None if found is None else found[0]
+
+
+def read_current(store: Path) -> tuple[str, float] | None:
+    """The version that CURRENT names and when it was written (Unix seconds), of one and the same file.
+
+    None where none was ever activated. Raises InvalidBundle as ``current_version``.
+    """
     try:
-        version = (store / CURRENT).read_text(encoding="utf-8").strip()
+        with (store / CURRENT).open(encoding="utf-8") as file:
+            version, written = file.read().strip(), os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidBundle(f"{store / CURRENT} cannot be read ({error})") from None
     if not _VERSION.fullmatch(version):
         raise InvalidBundle(f"{store / CURRENT} names '{version}', which is no version; activate a bundle again")
-    return version
+    return version, written
 
 
 def set_current(store: Path, version: str) -> None:

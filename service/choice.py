@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from model_store.bundle import CURRENT, current_version
+from model_store.bundle import read_current
 from service.state.connection import Client, translated_errors
 
 CHOICE_KEY = "modiste:bundle"
@@ -69,12 +69,16 @@ class RedisChoice:
 
 
 def published(store: Path) -> Choice | None:
-    """What CURRENT names, as a choice made when it was written."""
-    version = current_version(store)
-    return None if version is None else Choice(version=version, chosen_at=(store / CURRENT).stat().st_mtime)
+    """What CURRENT names, as a choice made when it was written. Raises InvalidBundle where it cannot be read."""
+    found = read_current(store)
+    return None if found is None else Choice(version=found[0], chosen_at=found[1])
 
 
-def candidates(shared: Choice | None, store: Path) -> list[Choice]:
-    """What workers share and what was published into the store, the later one first: an export is a choice, too."""
-    choices = [choice for choice in (shared, published(store)) if choice is not None]
+def candidates(current: Choice | None, shared: Choice | None) -> list[Choice]:
+    """What was published into the store and what workers share, the later one first: an export is a choice, too.
+
+    ``current``: what is ``published``, read before ``shared``. Who activates writes the shared choice first and CURRENT
+    after it: read the other way round, an activation in between would look like a publication.
+    """
+    choices = [choice for choice in (current, shared) if choice is not None]
     return sorted(choices, key=lambda choice: choice.chosen_at, reverse=True)

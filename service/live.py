@@ -28,7 +28,7 @@ from service.cancelling import cancelled
 from service.catalogue.encoder import CatalogueEncoder
 from service.catalogue.follower import CatalogueFollower
 from service.catalogue.store import CatalogueStore
-from service.choice import Choice, SharedChoice, candidates
+from service.choice import Choice, SharedChoice, candidates, published
 from service.engine.best_sellers import MOST
 from service.engine.ids import IdSpace
 from service.engine.index import ArticleIndex
@@ -202,7 +202,7 @@ class Lives:
 
     async def is_chosen(self, live: Live) -> bool:
         """Whether ``live`` answers, and is what all workers shall answer from. Raises StoreUnavailable."""
-        chosen = candidates(await self._choice.read(), self._store)
+        chosen = candidates(published(self._store), await self._choice.read())
         return live is self._live and bool(chosen) and chosen[0].version == live.version
 
     async def stamps(self) -> set[str]:
@@ -262,14 +262,16 @@ class Lives:
 
     async def _follow_choice(self) -> None:
         """Switch to the latest choice that can be served, where that is not what answers already."""
+        current = published(self._store)
         shared = await self._choice.read()
-        chosen = candidates(shared, self._store)
+        chosen = candidates(current, shared)
         if not chosen:
             self._why_not = f"{self._store} has no live bundle; publish one with 'modiste export'"
         for choice in chosen:
             if choice.version == self.version:
                 return
-            if choice not in self._refused and await self._try(choice, lead=choice != shared):
+            known_to_all = shared is not None and choice.version == shared.version  # CURRENT repeats an activation
+            if choice not in self._refused and await self._try(choice, lead=not known_to_all):
                 return
 
     async def _try(self, choice: Choice, *, lead: bool) -> bool:

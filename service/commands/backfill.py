@@ -21,7 +21,7 @@ from service import embedded
 from service.backfill import Catalogue, fill_catalogue, fill_customers
 from service.catalogue.encoder import CatalogueEncoder
 from service.catalogue.redis_store import RedisCatalogue
-from service.choice import RedisChoice, candidates
+from service.choice import RedisChoice, candidates, published
 from service.engine.style import StyleModel
 from service.settings import Settings, variable
 from service.state.connection import Client, connect
@@ -73,7 +73,7 @@ async def _backfill(data: DataSet, settings: Settings, url: str) -> None:
 
 async def _bundle(settings: Settings, client: Client) -> Bundle:
     """The bundle that serves, or would: what is stored is stored for it."""
-    chosen = candidates(await RedisChoice(client).read(), settings.store)
+    chosen = candidates(published(settings.store), await RedisChoice(client).read())
     for choice in chosen[:-1]:
         try:
             return open_bundle(settings.store / choice.version)

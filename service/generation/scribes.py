@@ -13,7 +13,7 @@ from model_store import golden
 from model_store.bundle import Bundle, open_bundle
 from model_store.errors import InvalidBundle, ModisteError
 from service.cancelling import cancelled
-from service.choice import Choice, SharedChoice, candidates
+from service.choice import Choice, SharedChoice, candidates, published
 from service.errors import LanguageModelUnavailable, StoreUnavailable
 from service.generation.generator import Scribe
 from service.generation.prompting import Prompting, open_prompting
@@ -97,7 +97,7 @@ class Scribes:
 
     async def _follow_choice(self) -> None:
         """Switch to the latest choice that workers can serve, where that is not the one at hand already."""
-        for choice in candidates(await self._choice.read(), self._store):
+        for choice in candidates(published(self._store), await self._choice.read()):
             if choice.version == self._version:
                 return
             if choice in self._refused:

@@ -28,7 +28,7 @@ from model_store.generation import TITLE_TOKENIZER
 from service.catalogue.encoder import CatalogueEncoder, prepare
 from service.catalogue.intake import CatalogueIntake
 from service.catalogue.memory_store import MemoryCatalogue
-from service.choice import Choice, MemoryChoice, candidates
+from service.choice import Choice, MemoryChoice, candidates, published
 from service.engine.filters import EVERYTHING
 from service.errors import ActivationInProgress, NotReady, StoreUnavailable, UnknownBundle
 from service.live import Lives
@@ -101,12 +101,14 @@ async def test_a_store_without_a_live_bundle_says_so(tmp_path: Path) -> None:
 
 
 def test_the_later_choice_comes_first(store: Path) -> None:
-    published = Choice(version="test-1", chosen_at=100)
+    current = published(store)
     before, after = (Choice(version="test-2", chosen_at=when) for when in (99, 101))
-    assert candidates(None, store) == [published]
-    assert candidates(before, store) == [published, before]
-    assert candidates(after, store) == [after, published]
-    assert candidates(None, store / "none") == []
+    assert current == Choice(version="test-1", chosen_at=100)
+    assert candidates(current, None) == [current]
+    assert candidates(current, before) == [current, before]
+    assert candidates(current, after) == [after, current]
+    assert published(store / "none") is None
+    assert candidates(None, None) == []
 
 
 async def test_activation_is_shared_and_lasts(store: Path, catalogue: MemoryCatalogue) -> None:
@@ -266,6 +268,41 @@ async def test_all_workers_are_ready_before_the_first_one_switches(store: Path, 
         await until(lambda: other.version == "test-2")
         await catalogue.delete("a001")
         await until(lambda: not other.live.index.knows("a001"))  # it follows
+
+
+class Counted(MemoryRollout):
+    """Counts what was announced."""
+
+    announced = 0
+
+    async def announce(self, version: str) -> str | None:
+        self.announced += 1
+        return await super().announce(version)
+
+
+class AtOnce(MemoryChoice):
+    """CURRENT is written before any worker can look at the choice, as where all of them are busy."""
+
+    def __init__(self, store: Path):
+        super().__init__()
+        self._store = store
+
+    async def write(self, choice: Choice) -> None:
+        await super().write(choice)
+        set_current(self._store, choice.version)
+
+
+async def test_those_who_follow_an_activation_start_none_of_their_own(store: Path, catalogue: MemoryCatalogue) -> None:
+    """CURRENT is written after the shared choice and is later, and yet no publication of its own."""
+    choice, rollout = AtOnce(store), Counted()
+    lives, other = (lives_of(store, catalogue, choice, rollout) for _ in range(2))
+    async with lives.running(), other.running():
+        await until(lambda: lives.version == other.version == "test-1")
+        await asyncio.sleep(0.1)  # both were seen
+        for number, version in enumerate(("test-2", "test-1", "test-2"), start=1):
+            await lives.activate(version)
+            await until(lambda version=version: other.version == version)
+            assert rollout.announced == number
 
 
 async def test_a_publication_brings_all_workers_along(store: Path, catalogue: MemoryCatalogue) -> None:
