@@ -7,6 +7,7 @@ import socket
 import sys
 
 from model_store.errors import ModisteError
+from service.fair_share import FairShare
 from service.http.app import from_environment
 from service.http.server import Server
 from service.lifeline import follow
@@ -14,12 +15,13 @@ from service.log_lines import configure_logging, tell_failure
 
 
 def main() -> int:
-    """Serve, with four arguments.
+    """Serve, with six arguments.
 
-    The launcher's process; the descriptors of the socket and of the pipe to be ready on; and 1 where others answer
-    already, so that no connection is taken before this one can answer, too, else 0.
+    The launcher's process; the descriptors of the socket, of the pipe to be ready on and of all workers' counts of
+    connections; its own place among these; and 1 where others answer already, so that no connection is taken before
+    this one can answer, too, else 0.
     """
-    parent, descriptor, pipe, others = map(int, sys.argv[1:])
+    parent, descriptor, pipe, counts, place, others = map(int, sys.argv[1:])
     follow(parent)
     configure_logging()
     try:
@@ -27,7 +29,7 @@ def main() -> int:
     except ModisteError as error:
         tell_failure("modiste serve", error)
         return 1
-    server = Server(app)
+    server = Server(app, FairShare(counts), place)
     server.run(sockets=[socket.socket(fileno=descriptor)])
     return 0 if server.started else 1
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from prometheus_client.multiprocess import mark_process_dead
 
 from model_store.errors import ModisteError
+from service.fair_share import ABSENT, FairShare
 from service.lifeline import GRACE, stopping_waits
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class Workers:
 
     def __init__(self, count: int, listener: socket.socket, environment: Mapping[str, str]):
         self._listener, self._environment = listener, environment
+        self._share = FairShare.among(count)
         self._workers: list[_Worker] = []
         self._stillborn = 0
         self._count = count
@@ -41,7 +43,10 @@ class Workers:
         """
         while len(self._workers) < self._count:
             with stopping_waits():
-                self._workers.append(_Worker(self._listener, self._environment, others=bool(self._workers)))
+                self._workers.append(self._new(len(self._workers), others=bool(self._workers)))
+
+    def _new(self, place: int, others: bool) -> _Worker:
+        return _Worker(self._listener, self._share, place, self._environment, others)
 
     @property
     def ready(self) -> bool:
@@ -59,10 +64,11 @@ class Workers:
                 raise ModisteError(f"a worker cannot start (status {status}); see above")
             log.error("worker %d ended with status %d; starting another", worker.process.pid, status)
             self._forget_gauges(worker.process.pid)
+            self._share.tell(place, ABSENT)
             others = any(each.is_ready() and each.process.poll() is None for each in self._workers)
             with stopping_waits():
                 worker.close()
-                self._workers[place] = _Worker(self._listener, self._environment, others)
+                self._workers[place] = self._new(place, others)
 
     def _forget_gauges(self, process: int) -> None:
         """Let those who live no longer show how one was that has ended."""
@@ -82,6 +88,7 @@ class Workers:
                 worker.process.kill()
                 worker.process.wait()
             worker.close()
+        self._share.close()
 
 
 class _Worker:
@@ -90,14 +97,16 @@ class _Worker:
     ``others`` take connections already: then it takes none before it can answer.
     """
 
-    def __init__(self, listener: socket.socket, environment: Mapping[str, str], others: bool):
+    def __init__(
+        self, listener: socket.socket, share: FairShare, place: int, environment: Mapping[str, str], others: bool
+    ):
         self._said_so = False
         self._pipe, worker_end = os.pipe()
         os.set_blocking(self._pipe, False)
-        descriptors = (listener.fileno(), worker_end)
+        descriptors = (listener.fileno(), worker_end, share.descriptor)
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service.worker", *map(str, (os.getpid(), *descriptors, int(others)))],
+                [sys.executable, "-m", "service.worker", *map(str, (os.getpid(), *descriptors, place, int(others)))],
                 env=environment,
                 pass_fds=descriptors,
                 process_group=0,  # Ctrl-C is for the launcher, which stops the workers before Redis

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.fair_share import FairShare
+from service.http.acceptor import Acceptor
 from service.lifeline import GRACE
 
 LINGER = 0.5
@@ -25,14 +28,17 @@ UNASKED = 3.0
 
 
 class Server(uvicorn.Server):
-    """Serves one application until SIGTERM or SIGINT."""
+    """Serves one application until SIGTERM or SIGINT.
 
-    def __init__(self, app: FastAPI):
+    ``share``, ``place``: what it may take of the connections to a socket that others listen on, too.
+    """
+
+    def __init__(self, app: FastAPI, share: FairShare | None = None, place: int = 0):
+        self._share, self._place = share or FairShare.among(1), place
         super().__init__(
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http=Protocol,
                 ws="none",
                 lifespan="on",
                 access_log=False,
@@ -42,6 +48,15 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=GRACE,
             )
         )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take connections from ``sockets``."""
+        await super().startup([])
+        acceptors = [Acceptor(each, self._protocol, self._share, self._place) for each in sockets or []]
+        self.servers = cast("list[asyncio.Server]", acceptors)
+
+    def _protocol(self, on_lost: Callable[[], None]) -> Protocol:
+        return Protocol(self.config, self.server_state, self.lifespan.state, on_lost=on_lost)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no further connections, answer what is asked on those that there are, and tell each that it ends."""
@@ -61,12 +76,20 @@ class Protocol(HttpToolsProtocol):
     """uvicorn's, whose answers leave in one piece.
 
     It writes the head and the body of an answer one after the other, and uvloop hands each to the kernel at once, which
-    passes it on to the other side and wakes that: twice as much as it need be.
+    passes it on to the other side and wakes that: twice as much as it need be. ``on_lost``: called at its end.
     """
+
+    def __init__(self, *arguments: Any, on_lost: Callable[[], None]):
+        super().__init__(*arguments)
+        self._on_lost = on_lost
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._made = self.loop.time()
         super().connection_made(cast("asyncio.Transport", InPairs(transport, self.loop)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._on_lost()
 
     def is_about_to_ask(self) -> bool:
         """Whether the connection is new, and nothing was asked on it so far."""
