@@ -1,7 +1,7 @@
 """``modiste serve``: what it starts, watches and stops — an embedded Redis where none is named, workers, generators.
 
-The launcher holds the listening socket, so that a worker that dies is replaced without a refused connection. Workers share
-what connects to it fairly (``service.http.acceptor``).
+The launcher holds the listening socket, so that a worker that dies is replaced without a refused connection. Workers
+share what connects to it fairly (``service.http.acceptor``).
 """
 
 from __future__ import annotations

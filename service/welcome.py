@@ -8,7 +8,7 @@ import json
 import logging
 import shlex
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TypeVar
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
+NEW_CUSTOMER = "new-customer"
 SEEDING = f"{PREFIX}seeding"
 _LOGS = "modiste:{*}:log"
 _TIMEOUT = 5.0  # seconds
@@ -85,12 +86,17 @@ class Address:
             return "it does not answer yet"
 
     def announce(self, redis_url: str) -> None:
-        """Print the address and two curl lines about a customer and an article that exist; no log names a customer."""
+        """Print the address and two curl lines about a customer and an article that exist; no log names a customer.
+
+        Where Redis or the service fails just then, the lines are about somebody new, or fewer: no reason to stop.
+        """
         if as_json():
             say(f"ready at {self.url}")
             return
-        customer = _some_customer(redis_url)
-        article = self._some_article(customer)
+        customer, article = NEW_CUSTOMER, None
+        with suppress(StoreUnavailable, OSError, ValueError, LookupError, TypeError):
+            customer = _some_customer(redis_url)
+            article = self._some_article(customer)
         lines = [f"ready at {self.url} (documentation at {self.url}/docs); Ctrl-C stops it. Try:", ""]
         lines += ["", f"  {self.curl_get(customer)}"]
         if article:
@@ -153,7 +159,7 @@ def _some_customer(redis_url: str) -> str:
             return unquote(key.decode().partition("{")[2].rpartition("}")[0])
         return None
 
-    return _ask(redis_url, first) or "new-customer"
+    return _ask(redis_url, first) or NEW_CUSTOMER
 
 
 def _ask(url: str, question: Callable[[Client], Awaitable[Answer]]) -> Answer:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,42 @@ def test_an_unreachable_redis_is_named_without_its_password(tmp_path: Path) -> N
     ) as error:
         welcome.check_redis("redis://user:pass-word@127.0.0.1:1/0")
     assert "pass-word" not in str(error.value)
+
+
+class Busy(BaseHTTPRequestHandler):
+    """A service that answers, but not as it should."""
+
+    body = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("body", [b"<html>busy</html>", b"[]", b'{"articles": [{}]}', b'{"articles": 3}'])
+def test_an_answer_that_is_none_keeps_nobody_from_serving(
+    body: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = type("Handler", (Busy,), {"body": body})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, EmbeddedRedis(tmp_path / "redis") as redis:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        Address("127.0.0.1", server.server_port).announce(redis.url)
+        server.shutdown()
+    told = capsys.readouterr().out
+    assert f"ready at http://127.0.0.1:{server.server_port}" in told
+    assert "/v1/customers/new-customer/recommendations?n=5" in told
+
+
+def test_a_redis_that_fails_as_the_service_is_ready_keeps_nobody_from_serving(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Address("127.0.0.1", 1).announce("redis://127.0.0.1:1/0")
+    assert "ready at http://127.0.0.1:1 " in capsys.readouterr().out
 
 
 def fill_catalogue_and_interrupt(url: str) -> None:
