@@ -29,8 +29,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from model_store import DNA_SIZE
 from model_store.article_features import ArticleSpec
@@ -119,6 +119,8 @@ class Manifest(BaseModel):
     """The generating half; None where the bundle has none."""
     newcomer_popularity: float | None = None
     """Of Fashion DNA's last component, where that is what an article sold (``model_store.popularity``): a new one's."""
+    article_offsets: bool = False
+    """Whether training found an offset to the Fashion DNA of each article that it knew (``load_offset``)."""
     image_encoder: str
     """Where the residual network came from, in words: a directory's name, or what the pipeline trained itself on."""
     parameters: dict[str, int] = {}
@@ -221,11 +223,21 @@ def read_manifest(folder: Path) -> Manifest:
         raise InvalidBundle(f"{path}: {f'{field}: ' if field else ''}{message}") from None
 
 
-def write_articles(stage: Path, ids: Sequence[str], fingerprints: Sequence[str], dna: NDArray[np.float32]) -> None:
-    """Write the trained catalogue: N ids, their ``article_fingerprint`` and Fashion DNA, float32 (N, 128)."""
+def write_articles(
+    stage: Path,
+    ids: Sequence[str],
+    fingerprints: Sequence[str],
+    dna: NDArray[np.float32],
+    offset: NDArray[np.float32] | None = None,
+) -> None:
+    """Write the trained catalogue: N ids, their ``article_fingerprint`` and Fashion DNA, float32 (N, 128).
+
+    ``offset`` float32 (N, 128): what ``dna`` holds of each article beyond its record, popularity left out.
+    """
     table = {"article_ids": list(ids), "fingerprints": list(fingerprints)}
     (stage / ARTICLES).write_bytes(orjson.dumps(table))
-    save_file({"dna": np.ascontiguousarray(dna, np.float32)}, stage / ARTICLE_DNA)
+    arrays = {"dna": dna} if offset is None else {"dna": dna, "offset": offset}
+    save_file({name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}, stage / ARTICLE_DNA)
 
 
 def load_articles(bundle: Bundle) -> tuple[list[str], list[str], NDArray[np.float32]]:
@@ -235,7 +247,8 @@ def load_articles(bundle: Bundle) -> tuple[list[str], list[str], NDArray[np.floa
     """
     try:
         table = _ArticleTable.model_validate_json(bundle.path(ARTICLES).read_bytes())
-        dna = load_file(bundle.path(ARTICLE_DNA))["dna"]
+        with safe_open(bundle.path(ARTICLE_DNA), "numpy") as arrays:
+            dna = arrays.get_tensor("dna")
     except (ValidationError, SafetensorError, KeyError, OSError) as error:
         raise InvalidBundle(f"{bundle.folder}: {ARTICLES} or {ARTICLE_DNA} cannot be read ({error})") from None
     ids, fingerprints = table.article_ids, table.fingerprints
@@ -249,6 +262,41 @@ def load_articles(bundle: Bundle) -> tuple[list[str], list[str], NDArray[np.floa
     if not np.isfinite(dna).all():
         raise InvalidBundle(f"{bundle.folder}: {ARTICLE_DNA} holds values that are not finite")
     return ids, fingerprints, dna
+
+
+def load_offset(bundle: Bundle) -> NDArray[np.float32] | None:
+    """What the Fashion DNA of trained articles holds beyond their records, float32 (N, 128), popularity left out.
+
+    Rows are those of ``load_articles``; None where nothing was found out. Raises InvalidBundle where it does not fit.
+    """
+    if not bundle.manifest.article_offsets:
+        return None
+    try:
+        with safe_open(bundle.path(ARTICLE_DNA), "numpy") as arrays:
+            shape, offset = arrays.get_slice("dna").get_shape(), arrays.get_tensor("offset")
+    except (SafetensorError, OSError) as error:
+        raise InvalidBundle(f"{bundle.folder}: the offsets in {ARTICLE_DNA} cannot be read ({error})") from None
+    if offset.shape != tuple(shape) or offset.dtype != np.float32 or not np.isfinite(offset).all():
+        raise InvalidBundle(f"{bundle.folder}: the offsets in {ARTICLE_DNA} do not fit its Fashion DNA")
+    found: NDArray[np.float32] = offset
+    return found
+
+
+class OffsetTable:
+    """Offsets of a bundle that has them, read one by one, so that they take no memory: few articles need theirs."""
+
+    def __init__(self, bundle: Bundle):
+        self._row_of = {article_id: row for row, article_id in enumerate(load_articles(bundle)[0])}
+        self._arrays = safe_open(bundle.path(ARTICLE_DNA), "numpy")
+        self._offset = self._arrays.get_slice("offset")  # type: ignore[no-untyped-call]
+
+    def of(self, article_id: str) -> NDArray[np.float32]:
+        """The offset of an article, float32 (128); zeros of one that training did not know."""
+        row = self._row_of.get(article_id)
+        if row is None:
+            return np.zeros(DNA_SIZE, np.float32)
+        offset: NDArray[np.float32] = self._offset[row : row + 1][0]
+        return offset
 
 
 def hash_file(path: Path) -> str:

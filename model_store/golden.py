@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 
 from model_store import DNA_SIZE
 from model_store.article_features import ArticleEncoder, article_fingerprint, decode_image
-from model_store.bundle import GOLDEN_ARRAYS, GOLDEN_CASES, Bundle, load_articles
+from model_store.bundle import GOLDEN_ARRAYS, GOLDEN_CASES, Bundle, load_articles, load_offset
 from model_store.errors import InvalidBundle, InvalidRecord
 from model_store.generation import LLM, TEXT_SIZE, Generation, QueryMemory, load_titles, open_generation
 from model_store.generation_spec import GenerationSpec
@@ -199,11 +199,17 @@ class _Expected:
 
 @dataclass(frozen=True)
 class _Trained:
-    """The trained catalogue: row of each article, its fingerprint and Fashion DNA."""
+    """The trained catalogue: row of each article, its fingerprint, Fashion DNA and what that holds beyond records."""
 
     row_of: dict[str, int]
     fingerprints: list[str]
     dna: Float32
+    offset: Float32 | None
+
+    def told(self, row: int) -> Float32:
+        """Fashion DNA of one article without its offset, float32 (128)."""
+        dna: Float32 = self.dna[row] if self.offset is None else self.dna[row] - self.offset[row]
+        return dna
 
 
 def check(bundle: Bundle, graphs: Graphs | None = None, generation: Generation | None = None) -> None:
@@ -213,7 +219,8 @@ def check(bundle: Bundle, graphs: Graphs | None = None, generation: Generation |
     """
     cases, expected = _load(bundle)
     ids, fingerprints, table = load_articles(bundle)
-    trained = _Trained({article_id: row for row, article_id in enumerate(ids)}, fingerprints, table)
+    row_of = {article_id: row for row, article_id in enumerate(ids)}
+    trained = _Trained(row_of, fingerprints, table, load_offset(bundle))
     graphs = graphs or open_graphs(bundle)
     _check_articles(bundle, graphs, cases.articles, expected.dna, trained)
     _check_customers(bundle, graphs.style_lstm, cases.customers, expected.style, trained)
@@ -261,7 +268,7 @@ def _check_articles(
         row = trained.row_of.get(case.article.article_id)
         if row is not None and trained.fingerprints[row] == article_fingerprint(case.article, case.image):
             told = bundle.manifest.told_by_records
-            _compare(f"{what}: Fashion DNA in the trained table", trained.dna[row, told], expected[index, told])
+            _compare(f"{what}: Fashion DNA in the trained table", trained.told(row)[told], expected[index, told])
 
 
 def _check_customers(

@@ -64,16 +64,28 @@ class RawArticle:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The trained articles: N ids, fingerprints and Fashion DNA, float32 (N, 128)."""
+    """The trained articles: N ids, fingerprints and Fashion DNA, float32 (N, 128).
+
+    ``offset`` float32 (N, 128), where there is one: what ``dna`` holds beyond records, popularity left out.
+    """
 
     article_ids: Sequence[str]
     fingerprints: Sequence[str]
     dna: Float32
+    offset: Float32 | None = None
 
     def dna_of(self, article_ids: Sequence[str]) -> Float32:
         """Fashion DNA of trained articles, float32 (n, 128)."""
+        return self.dna[self._rows(article_ids)].reshape(-1, DNA_SIZE)
+
+    def told_of(self, article_ids: Sequence[str]) -> Float32:
+        """``dna_of`` without offsets: what their records tell, and what they sold."""
+        dna = self.dna_of(article_ids)
+        return dna if self.offset is None else dna - self.offset[self._rows(article_ids)].reshape(-1, DNA_SIZE)
+
+    def _rows(self, article_ids: Sequence[str]) -> list[int]:
         row_of = {article_id: row for row, article_id in enumerate(self.article_ids)}
-        return self.dna[[row_of[article_id] for article_id in article_ids]].reshape(-1, DNA_SIZE)
+        return [row_of[article_id] for article_id in article_ids]
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,7 @@ def _write_graphs(stage: Path, contents: Contents) -> None:
 
 def _write_tables(stage: Path, contents: Contents) -> None:
     manifest, catalogue, cases = contents.manifest, contents.catalogue, contents.golden
-    write_articles(stage, catalogue.article_ids, catalogue.fingerprints, catalogue.dna)
+    write_articles(stage, catalogue.article_ids, catalogue.fingerprints, catalogue.dna, catalogue.offset)
     raw = [RawArticle(case.article, case.image) for case in cases.articles]
     dna = torch_dna(contents.networks, manifest.article_spec, raw)
     style = np.stack(
@@ -242,9 +254,9 @@ def _replay_parity(networks: Networks, graph: StyleLstm, histories: Sequence[Flo
 def _table_parity(contents: Contents, graphs: Graphs) -> float:
     """The table holds what serving would compute from the raw record: no skew between training and serving.
 
-    But for what an article sold, which no record tells.
+    But for what purchases tell of an article, which no record does.
     """
-    table = contents.catalogue.dna_of([one.article.article_id for one in contents.probes])
+    table = contents.catalogue.told_of([one.article.article_id for one in contents.probes])
     told = contents.manifest.told_by_records
     return _difference(_graph_dna(contents, graphs)[:, told], table[:, told])
 

@@ -106,7 +106,9 @@ class StyleLstmConfig(Schedule):
     ``recent_share`` of the negatives are articles sold in the ``recent_days`` before the purchase (as often as they
     sold), the others uniform among what was in stock. A history longer than ``max_purchases`` is cut into chunks.
     ``validation_customers`` bounds the customers that early stopping ranks for. ``refit_epochs`` more epochs, at a
-    tenth of the rate, follow on all purchases before the cut-off, validation window included.
+    tenth of the rate, follow on all purchases before the cut-off, validation window included. ``article_offsets``:
+    whether each article learns an offset to its Fashion DNA, with an L2 ``offset_penalty``, left out with the
+    probability ``offset_dropout`` (``offline.article_offsets``).
     """
 
     loss: Literal["rank", "sigmoid", "softmax"] = "rank"
@@ -118,6 +120,9 @@ class StyleLstmConfig(Schedule):
     max_purchases: Annotated[int, Field(ge=2)] = 200
     validation_customers: Positive = 5_000
     refit_epochs: Annotated[int, Field(ge=0)] = 0
+    article_offsets: bool = False
+    offset_penalty: Annotated[float, Field(ge=0)] = 0.03
+    offset_dropout: Share = 0.3
 
 
 class SessionsConfig(_Section):

@@ -18,6 +18,7 @@ from model_store.golden import GoldenArticle, GoldenCases, GoldenCustomer, Golde
 from model_store.purchases import Purchases
 from model_store.records import Article
 from model_store.time_features import TimeSpec
+from offline.article_offsets import trained_offsets
 from offline.article_tables import load_networks
 from offline.bundling import Catalogue, Contents, Networks, RawArticle, write_bundle
 from offline.config import Config
@@ -64,7 +65,8 @@ def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Pro
         raise InvalidConfig(
             f"the run was trained on '{split.data_set}' with other content than {data.folder} has now: train it again"
         )
-    catalogue = Catalogue(data.article_ids, _fingerprints(data, progress), scored_dna(run, "cutoff"))
+    offset = trained_offsets(run)
+    catalogue = Catalogue(data.article_ids, _fingerprints(data, progress), scored_dna(run, "cutoff"), offset)
     purchases = data.purchases(known_at=split.cutoff)
     generating = gather_generating_half(run, data, split)
     manifest = Manifest(
@@ -75,6 +77,7 @@ def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Pro
         time_spec=run.load_model("time_spec", TimeSpec),
         blend=run.load_model("blend", Blend),
         newcomer_popularity=_newcomer_popularity(run),
+        article_offsets=offset is not None,
         generation=None if generating is None else generating.spec,
         image_encoder=run.existing("residual/source.txt").read_text(encoding="utf-8").strip(),
         parameters=_parameters(run, generating),

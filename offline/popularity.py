@@ -18,6 +18,7 @@ from model_store.dataset import Availability
 from model_store.generation import rank_bonus
 from model_store.popularity import BEST_SELLERS, POPULARITY, TRENDING_DAYS, popularity_component, with_newcomers
 from model_store.purchases import Purchases
+from offline.article_offsets import read_dna
 from offline.config import Config
 from offline.run import Run
 from offline.validation import Window, discounted_gain
@@ -149,8 +150,15 @@ def fit_half_life(window: Window, sales: RecentSales, start: int) -> HalfLifeFit
 
 
 def scored_dna(run: Run, moment: Literal["validation", "cutoff"]) -> Float32:
-    """Fashion DNA of a run as styles are ranked by it, float32 (N, 128): with popularity, where the run has that."""
-    dna: Float32 = run.load_arrays("article_dna")["dna"]
+    """Fashion DNA of a run as styles are ranked by it, float32 (N, 128).
+
+    With what training has found out beyond records, where the run has that: offsets and popularity.
+    """
+    return with_popularity(run, read_dna(run), moment)
+
+
+def with_popularity(run: Run, dna: Float32, moment: Literal["validation", "cutoff"]) -> Float32:
+    """``dna`` float32 (N, 128) itself, with what each article had sold by ``moment``, where the run has that."""
     if run.load_model("config", Config).fashion_dna.popularity:
         dna[:, POPULARITY] = run.load_arrays("popularity")[moment]
     return dna

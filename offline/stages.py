@@ -66,7 +66,11 @@ STYLE_STAGES = (
     ),
     StageSpec("popularity", ("popularity.safetensors", "popularity.json"), (), ()),
     StageSpec(
-        "style_lstm", ("style_lstm.safetensors", "time_spec.json"), ("fashion_dna", "popularity"), ("style_lstm",)
+        "style_lstm",
+        ("style_lstm.safetensors", "time_spec.json"),
+        ("fashion_dna", "popularity"),
+        ("style_lstm",),
+        perhaps=("article_offsets.safetensors",),
     ),
 )
 GENERATION_STAGES = (

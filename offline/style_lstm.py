@@ -30,6 +30,7 @@ from model_store.errors import TrainingError
 from model_store.popularity import POPULARITY
 from model_store.purchases import Purchases
 from model_store.time_features import TimeSpec, encode_history, encode_steps
+from offline.article_offsets import ArticleOffsets
 from offline.config import Config, StyleLstmConfig
 from offline.models.style_lstm import LOSSES, Loss, StyleLstmNetwork
 from offline.negatives import NegativeSampler
@@ -40,6 +41,8 @@ from offline.validation import Window, auc, ranks
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
+Score = Callable[[StyleLstmNetwork, "Float32 | np.float32"], float]
+"""The score of a network and of what is added to Fashion DNA, float32 (N, 128) or 0."""
 _READ_STEPS = 65_536  # steps in one batch of styles_at
 _SORTED_BATCHES = 16  # batches among which chunks are sorted by length, so that little is padding
 
@@ -95,12 +98,12 @@ def shuffle_orders(sequences: Sequences, rng: np.random.Generator) -> Int64:
 class StyleLstmTraining(nn.Module):
     """The LSTM below one of the losses of equation 2. ``forward`` gives (loss summed, number of predictions).
 
-    ``dna`` float32 (N, 128), without popularity, which changes with time.
+    ``dna`` float32 (N, 128), without popularity, which changes with time. ``offsets`` are trained with it.
     """
 
-    def __init__(self, network: StyleLstmNetwork, dna: Float32, loss: Loss):
+    def __init__(self, network: StyleLstmNetwork, dna: Float32, loss: Loss, offsets: ArticleOffsets | None = None):
         super().__init__()
-        self.network, self._loss = network, loss
+        self.network, self._loss, self.offsets = network, loss, offsets
         self.register_buffer("dna", torch.from_numpy(dna), persistent=False)
 
     def forward(
@@ -113,16 +116,25 @@ class StyleLstmTraining(nn.Module):
         """
         style = self.network(steps)[0].flatten(0, 1)[places].float()  # (S, 128)
         dna = self.get_buffer("dna")
+        if self.offsets is not None:
+            dna = dna + self.offsets()
         with torch.autocast(steps.device.type, enabled=False):  # differences of large affinities need float32
             positive = (dna[bought] * style).sum(dim=-1)  # (S)
             negative = (dna[negatives] @ style[:, :, None]).squeeze(-1)  # (S, n)
             popular = style[:, POPULARITY, None] * popularity
             positive, negative = positive + popular[:, 0], negative + popular[:, 1:]
-        return self._loss(positive, negative).sum(), torch.tensor(float(len(places)), device=steps.device)
+        loss = self._loss(positive, negative).sum()
+        if self.offsets is not None:
+            loss = loss + len(places) * self.offsets.penalty()
+        return loss, torch.tensor(float(len(places)), device=steps.device)
 
 
 class StyleLstmStage:
-    """Training of the style LSTM; its score is the AUC of the styles read at each first purchase in the window."""
+    """Training of the style LSTM, and of ``offsets`` to ``dna`` where there are any.
+
+    ``score`` is given the network and what offsets add to Fashion DNA, float32 (N, 128) or 0: the AUC of the styles
+    read at each first purchase in the window.
+    """
 
     def __init__(
         self,
@@ -133,18 +145,19 @@ class StyleLstmStage:
         negatives: NegativeSampler,
         time_spec: TimeSpec,
         config: StyleLstmConfig,
-        score: Callable[[StyleLstmNetwork], float],
+        score: Score,
         popularity: PopularityHistory | None = None,
+        offsets: ArticleOffsets | None = None,
         name: str = "style_lstm",
     ):
         self.name = name
         if not sequences.counts.any():
             raise TrainingError("style_lstm: there is no purchase before the validation window to learn from")
         self.lstm = network
-        self.network: nn.Module = StyleLstmTraining(network, dna, LOSSES[config.loss])
+        self.network: nn.Module = StyleLstmTraining(network, dna, LOSSES[config.loss], offsets)
         self._dna, self._sequences, self._negatives = dna, sequences, negatives
         self._time_spec, self._config, self._score = time_spec, config, score
-        self._articles, self._popularity = sequences.article, popularity
+        self._articles, self._popularity, self._offsets = sequences.article, popularity, offsets
 
     def batches(self, epoch: int, rng: np.random.Generator) -> Sequence[Rows]:
         """Chunks of like length together; the articles of each order are shuffled anew."""
@@ -176,10 +189,15 @@ class StyleLstmStage:
         first = np.broadcast_to(np.arange(index.shape[1]) == 0, index.shape)
         before = np.where(first, 0, index - 1)
         time = self._sequences.time
-        return encode_steps(self._time_spec, self._dna[self._articles[before]], time[before], time[index], first)
+        return encode_steps(self._time_spec, self._read(self._articles[before]), time[before], time[index], first)
+
+    def _read(self, articles: Int64) -> Float32:
+        """Fashion DNA float32 (…, 128) as it is at this moment; through what is read, no offset learns anything."""
+        dna = self._dna[articles]
+        return dna if self._offsets is None else dna + self._offsets.of(articles)
 
     def validate(self) -> float:
-        return self._score(self.lstm)
+        return self._score(self.lstm, np.float32(0) if self._offsets is None else self._offsets.table())
 
 
 def length_batches(length: Int64, size: int, rng: np.random.Generator) -> list[Rows]:
@@ -262,11 +280,12 @@ def customer_index(purchases: Purchases, customers: Sequence[str]) -> Int64:
     return np.asarray([known.get(customer, -1) for customer in customers], dtype=np.int64)
 
 
-def window_score(
-    window: Window, time_spec: TimeSpec, dna: Float32, history: Purchases
-) -> Callable[[StyleLstmNetwork], float]:
+def window_score(window: Window, time_spec: TimeSpec, dna: Float32, history: Purchases) -> Score:
     """A function that gives a network's AUC in ``window``, with styles read from ``history``."""
     index = customer_index(history, window.customers)
-    return lambda network: auc(
-        window, ranks(window, dna, styles_at(network, time_spec, dna, history, index, window.times))
-    )
+
+    def score(network: StyleLstmNetwork, offsets: Float32 | np.float32) -> float:
+        table = dna + offsets
+        return auc(window, ranks(window, table, styles_at(network, time_spec, table, history, index, window.times)))
+
+    return score

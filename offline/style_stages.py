@@ -8,6 +8,7 @@ from pathlib import Path
 from model_store.article_features import ArticleSpec
 from model_store.dataset import DataSet
 from model_store.purchases import Purchases
+from offline.article_offsets import NAME, new_offsets
 from offline.article_tables import build_fashion_dna, encode_catalogue, encode_dna, fit_article_spec
 from offline.context import Context, weights
 from offline.fashion_dna import FashionDnaStage, frequent_customers, purchase_matrix, trained_articles
@@ -23,7 +24,7 @@ from offline.images import (
 from offline.models.residual import ResidualNetwork, save_residual_network
 from offline.models.style_lstm import StyleLstmNetwork
 from offline.negatives import NegativeSampler
-from offline.popularity import Popularity, PopularityHistory, RecentSales, fit_half_life, scored_dna
+from offline.popularity import Popularity, PopularityHistory, RecentSales, fit_half_life, with_popularity
 from offline.run import Run
 from offline.style_lstm import StyleLstmStage, make_sequences, window_score
 from offline.training import Curve, derive, fit, seed_torch
@@ -135,7 +136,9 @@ def train_style_lstm(context: Context) -> None:
     seed_torch(derive(context.config.seed, "style_lstm", "weights"))
     network = StyleLstmNetwork(time_spec.step_size, config.dropout, popularity=config_of_dna.popularity)
     half_life = context.run.load_json("popularity")["half_life_days"]
-    score = window_score(known.window, time_spec, scored_dna(context.run, "validation"), known.training)
+    offsets = new_offsets(len(dna), config)
+    scored = with_popularity(context.run, dna.copy(), "validation")
+    score = window_score(known.window, time_spec, scored, known.training)
     curve: Curve = []
     trainings = [("style_lstm", known.training, config)]
     if config.refit_epochs:
@@ -154,6 +157,7 @@ def train_style_lstm(context: Context) -> None:
             config=config,
             score=score,
             popularity=_popularity_history(context.data, purchases, half_life) if config_of_dna.popularity else None,
+            offsets=offsets,
             name=name,
         )
         fitted = fit(
@@ -172,6 +176,8 @@ def train_style_lstm(context: Context) -> None:
         return
     context.keeper.replace("style_lstm")
     context.run.save_arrays("style_lstm", weights(network))
+    if offsets is not None:
+        context.run.save_arrays(NAME, {"offset": offsets.table()})
     context.run.save_json("time_spec", time_spec)
     context.keeper.commit("style_lstm", curve)
 

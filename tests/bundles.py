@@ -110,7 +110,7 @@ def sample_networks(spec: ArticleSpec, time_spec: TimeSpec, seed: int = 0, *, po
 
 
 def sample_contents(
-    *, seed: int = 0, articles: int = 60, version: str = "sample", popularity: bool = False
+    *, seed: int = 0, articles: int = 60, version: str = "sample", popularity: bool = False, offsets: bool = False
 ) -> Contents:
     """All that a small bundle is made of; with ``popularity``, article i sold i / articles."""
     raw = sample_articles(articles, seed)
@@ -127,10 +127,16 @@ def sample_contents(
     dna = torch_dna(networks, spec, raw)
     if popularity:
         dna[:, POPULARITY] = np.arange(articles) / articles
+    offset = None
+    if offsets:
+        offset = np.random.default_rng(seed).normal(size=dna.shape).astype(np.float32)
+        offset[:, POPULARITY] = 0.0
+        dna += offset
     catalogue = Catalogue(
         [one.article.article_id for one in raw],
         [article_fingerprint(one.article, one.image) for one in raw],
         dna,
+        offset,
     )
     card = DataSetCard(name="sample", fingerprint="0" * 64, cutoff=CUTOFF, articles=articles, customers=3, purchases=9)
     manifest = Manifest(
@@ -141,6 +147,7 @@ def sample_contents(
         time_spec=time_spec,
         blend=Blend(trend=0.5),
         newcomer_popularity=0.25 if popularity else None,
+        article_offsets=offsets,
         image_encoder="untrained, for tests",
         config={"seed": seed},
     )

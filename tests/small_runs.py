@@ -85,6 +85,7 @@ def make_run(
     trend: float = 0.5,
     hold_out: Protocol = "by_time",
     popularity: bool = False,
+    offsets: bool = False,
 ) -> Run:
     """A complete run whose networks were never trained; customers of the first half of the data have static styles."""
     raw = [RawArticle(article, data.image(article)) for article in data.articles()]
@@ -121,6 +122,9 @@ def make_run(
     for name, module in (("fashion_dna", networks.fashion_dna), ("style_lstm", networks.style)):
         run.save_arrays(name, {key: value.numpy() for key, value in module.state_dict().items()})
     run.save_arrays("article_dna", {"dna": torch_dna(networks, spec, raw)})
+    if offsets:
+        drawn = np.random.default_rng(seed + 1).normal(size=(len(raw), 127)).astype(np.float32)
+        run.save_arrays("article_offsets", {"offset": np.pad(drawn, ((0, 0), (0, 1)))})
     style = rng.normal(size=(len(customers), 128)).astype(np.float32)
     run.save_arrays("static", {"style": style, "bias": np.zeros(len(customers), np.float32)})
     run.save_json("static_customers", customers)

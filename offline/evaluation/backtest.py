@@ -15,6 +15,7 @@ from model_store.bundle import Blend
 from model_store.dataset import DataSet
 from model_store.errors import InvalidConfig
 from model_store.time_features import TimeSpec
+from offline.article_offsets import read_dna, trained_offsets
 from offline.config import Config
 from offline.evaluation.baselines import BaselineRanking, Baselines, baselines_of
 from offline.evaluation.calibration import Calibration, calibrations
@@ -225,11 +226,11 @@ def static_ranking(task: Task, run: Run) -> tuple[PersonalRanking, StaticStyles]
 
 def dynamic_ranking(task: Task, data: DataSet, run: Run) -> PersonalRanking:
     """A run's dynamic model (§3.3)."""
-    dna, network = run.load_arrays("article_dna")["dna"], trained_network(run)
+    dna, network, offsets = read_dna(run), trained_network(run), trained_offsets(run)
     style = styles_at(
         network, run.load_model("time_spec", TimeSpec), dna, task.history, task.known_customer, task.moment
     )
-    weights = sum(weight.numel() for weight in network.parameters())
+    weights = sum(weight.numel() for weight in network.parameters()) + (0 if offsets is None else offsets.size)
     candidates = np.ascontiguousarray(dna[task.candidates])
     return PersonalRanking(DYNAMIC, weights, style, candidates, _popularity(task, data, run))
 

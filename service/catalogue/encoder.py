@@ -13,7 +13,7 @@ import numpy as np
 
 from model_store import DNA_SIZE
 from model_store.article_features import ArticleEncoder, Image8, article_fingerprint, decode_image
-from model_store.bundle import Bundle, load_articles
+from model_store.bundle import Bundle, OffsetTable, load_articles
 from model_store.errors import InvalidRecord
 from model_store.generation import TEXT_SIZE, TextEncoder, load_titles
 from model_store.graphs import encode_articles, open_graphs
@@ -78,11 +78,18 @@ class CatalogueEncoder:
         refused: dict[int, InvalidRecord] = {}
         for start in range(0, len(unknown), BATCH):
             self._encode_batch(articles, unknown[start : start + BATCH], dna, refused)
-        newcomer = self._bundle.manifest.newcomer_popularity
-        if newcomer is not None:
-            for index in unknown:
-                dna[index, POPULARITY] = self._sold.get(articles[index].article.article_id, newcomer)
+        for index in unknown:
+            if index not in refused:
+                self._add_what_was_learned(articles[index].article.article_id, dna[index])
         return Encoded(dna, refused)
+
+    def _add_what_was_learned(self, article_id: str, dna: Float32) -> None:
+        """Add to the ``dna`` of a record, float32 (128), what training found out about the article beyond it."""
+        manifest = self._bundle.manifest
+        if manifest.newcomer_popularity is not None:
+            dna[POPULARITY] = self._sold.get(article_id, manifest.newcomer_popularity)
+        if manifest.article_offsets:
+            dna += self._offsets.of(article_id)
 
     @property
     def encodes_titles(self) -> bool:
@@ -108,7 +115,7 @@ class CatalogueEncoder:
 
     def forget_table(self) -> None:
         """Free the trained catalogue's tables; they are read again where they are needed."""
-        for table in ("_row_of", "_sold", "_dna", "_titles"):
+        for table in ("_row_of", "_sold", "_offsets", "_dna", "_titles"):
             self.__dict__.pop(table, None)
 
     # Each table is kept by itself, since a whole catalogue is loaded without those that its store holds already.
@@ -126,6 +133,11 @@ class CatalogueEncoder:
         """
         ids, _, dna = load_articles(self._bundle)
         return dict(zip(ids, dna[:, POPULARITY].tolist(), strict=True))
+
+    @cached_property
+    def _offsets(self) -> OffsetTable:
+        """What Fashion DNA holds beyond records, which an article keeps as it keeps what it ``_sold``."""
+        return OffsetTable(self._bundle)
 
     @cached_property
     def _dna(self) -> Float32:

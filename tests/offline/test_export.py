@@ -14,13 +14,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import sample_contents
+from safetensors.numpy import load_file, save_file
 from small_runs import make_run
 from tiny_shops import DAY, START, tiny_shop
 
 import modiste
 from model_store import golden
 from model_store.article_features import ArticleEncoder, article_fingerprint, decode_image
-from model_store.bundle import Bundle, current_version, load_articles, open_bundle, versions
+from model_store.bundle import (
+    ARTICLE_DNA,
+    Bundle,
+    OffsetTable,
+    current_version,
+    load_articles,
+    load_offset,
+    open_bundle,
+    versions,
+)
 from model_store.dataset import DataSet
 from model_store.errors import InvalidBundle, InvalidConfig
 from model_store.golden import GoldenCases
@@ -151,6 +161,39 @@ def test_what_articles_sold_is_in_the_table_alone(tmp_path: Path, shop: DataSet)
     assert ids == shop.article_ids
     assert component.max() > 0
     assert not run.load_arrays("article_dna")["dna"][:, POPULARITY].any()
+
+
+@pytest.mark.parametrize("popularity", [False, True])
+def test_offsets_are_in_the_table_and_by_themselves(tmp_path: Path, shop: DataSet, popularity: bool) -> None:
+    run = make_run(tmp_path / "run", shop, CUTOFF, popularity=popularity, offsets=True)
+    bundle = export(run, shop, tmp_path / "store", "v1", created=CREATED, progress=Silent())
+    assert bundle.manifest.article_offsets
+    offset = load_offset(bundle)
+    assert offset is not None
+    np.testing.assert_array_equal(offset, run.load_arrays("article_offsets")["offset"])
+    ids, _, dna = load_articles(bundle)
+    expected = run.load_arrays("article_dna")["dna"] + offset
+    np.testing.assert_array_equal(dna[:, :127], expected[:, :127])
+    table = OffsetTable(bundle)
+    np.testing.assert_array_equal(table.of(ids[3]), offset[3])
+    assert not table.of("never seen").any()
+    plain = make_run(tmp_path / "plain", shop, CUTOFF)
+    other = export(plain, shop, tmp_path / "store", "v2", created=CREATED, progress=Silent())
+    assert load_offset(other) is None
+
+
+def test_offsets_that_do_not_fit_are_refused(tmp_path: Path, shop: DataSet) -> None:
+    run = make_run(tmp_path / "run", shop, CUTOFF, offsets=True)
+    bundle = export(run, shop, tmp_path / "store", "v1", created=CREATED, progress=Silent())
+    arrays = load_file(bundle.path(ARTICLE_DNA))
+    for offset, why in (
+        (arrays["offset"][:5], "do not fit"),
+        (arrays["offset"] * np.nan, "do not fit"),
+        (None, "cannot be read"),
+    ):
+        save_file({"dna": arrays["dna"]} | ({} if offset is None else {"offset": offset}), bundle.path(ARTICLE_DNA))
+        with pytest.raises(InvalidBundle, match=f"the offsets in {ARTICLE_DNA} {why}"):
+            load_offset(bundle)
 
 
 def test_what_does_not_compute_alike_is_not_published(store: Path) -> None:

@@ -188,6 +188,21 @@ def test_popularity_is_trained_jointly_and_ranks_with_the_style(planted: tuple[D
     assert areas(data, again)[1] > 0.8
 
 
+def test_offsets_of_articles_are_kept_and_go_with_the_style_that_learned_them(
+    planted: tuple[DataSet, Run], tmp_path: Path
+) -> None:
+    data, run = planted
+    again, lines = copy(run, tmp_path / "run"), Lines()
+    train(data, again, settings(style_lstm={"article_offsets": True}), lines)
+    assert "images" in {line.split(":")[0] for line in lines.about("trained already")}
+    offset = again.load_arrays("article_offsets")["offset"]
+    sold = np.bincount(data.purchases(again.load_model("split", Split).cutoff).article, minlength=len(offset)) > 0
+    assert np.abs(offset[sold]).mean() > 0
+    np.testing.assert_array_equal(scored_dna(again, "cutoff"), again.load_arrays("article_dna")["dna"] + offset)
+    train(data, again, settings())
+    assert not again.has("article_offsets.safetensors")
+
+
 def test_fresh_trains_everything_again_to_the_same_weights(planted: tuple[DataSet, Run], tmp_path: Path) -> None:
     data, run = planted
     again, lines = copy(run, tmp_path / "run"), Lines()

@@ -11,6 +11,7 @@ from model_store.dataset import Availability
 from model_store.errors import TrainingError
 from model_store.popularity import POPULARITY, popularity_component
 from model_store.time_features import TimeSpec, encode_history
+from offline.article_offsets import ArticleOffsets
 from offline.config import StyleLstmConfig
 from offline.models.style_lstm import LOSSES, StyleLstmNetwork
 from offline.negatives import NegativeSampler
@@ -54,7 +55,13 @@ def dna(popular: bool = False) -> np.ndarray:
     return vectors
 
 
-def stage(max_purchases: int = 100, loss: str = "rank", negatives: int = 4, popular: bool = False) -> StyleLstmStage:
+def stage(
+    max_purchases: int = 100,
+    loss: str = "rank",
+    negatives: int = 4,
+    popular: bool = False,
+    offsets: ArticleOffsets | None = None,
+) -> StyleLstmStage:
     history = PopularityHistory(
         Popularity(RecentSales(PURCHASES, ARTICLES), Availability.always(ARTICLES), 7.0), 10 * DAY
     )
@@ -65,8 +72,9 @@ def stage(max_purchases: int = 100, loss: str = "rank", negatives: int = 4, popu
         negatives=NegativeSampler(PURCHASES, Availability.always(ARTICLES)),
         time_spec=SPEC,
         config=StyleLstmConfig(negatives=negatives, loss=loss),
-        score=lambda network: 0.0,
+        score=lambda network, offsets: 0.0,
         popularity=history if popular else None,
+        offsets=offsets,
     )
 
 
@@ -168,7 +176,7 @@ def test_nothing_to_learn_from_is_an_error() -> None:
             negatives=NegativeSampler(empty, Availability.always(ARTICLES)),
             time_spec=SPEC,
             config=StyleLstmConfig(),
-            score=lambda network: 0.0,
+            score=lambda network, offsets: 0.0,
         )
 
 
@@ -273,6 +281,77 @@ def test_affinities_are_float32_under_mixed_precision() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         StyleLstmTraining(Projection(SPEC.step_size), dna(), loss)(steps, places, bought, negatives, popularity)
     assert seen == [torch.float32, torch.float32]
+
+
+# --- offsets of articles -----------------------------------------------------------------------------------------
+
+
+def some_offsets(penalty: float = 0.0, dropout: float = 0.0) -> ArticleOffsets:
+    offsets = ArticleOffsets(ARTICLES, penalty, dropout)
+    torch.nn.init.normal_(offsets.offset, generator=torch.Generator().manual_seed(1))
+    return offsets
+
+
+def test_offsets_are_read_and_ranked_by_as_part_of_fashion_dna() -> None:
+    offsets = some_offsets()
+    articles, (steps, places, bought, negatives, popularity) = one_batch(stage(loss="softmax", offsets=offsets))
+    plain = stage(loss="softmax")
+    plain._dna = dna() + offsets.table()
+    served = encode_history(SPEC, plain._dna[articles[:6]], PURCHASES.timestamp[:6], 10 * DAY)
+    np.testing.assert_allclose(steps[0, :6].numpy(), served[:-1], rtol=1e-6)
+    with torch.no_grad():
+        expected = StyleLstmTraining(plain.lstm, plain._dna, LOSSES["softmax"])
+        training = StyleLstmTraining(plain.lstm, dna(), LOSSES["softmax"], offsets.eval())
+        batch = (steps, places, bought, negatives, popularity)
+        torch.testing.assert_close(training(*batch), expected(*batch))
+
+
+def test_an_offset_says_nothing_of_sales() -> None:
+    assert not some_offsets().table()[:, POPULARITY].any()
+
+
+def test_offsets_are_drawn_to_zero() -> None:
+    offsets = some_offsets(penalty=0.5)
+    batch = one_batch(stage())[1]
+    network = stage().lstm
+    with torch.no_grad():
+        without = StyleLstmTraining(network, dna(), LOSSES["rank"], some_offsets())(*batch)[0]
+        with_penalty = StyleLstmTraining(network, dna(), LOSSES["rank"], offsets)(*batch)[0]
+    lengths = np.square(offsets.table()).sum(axis=1)
+    assert float(with_penalty - without) == pytest.approx(5 * 0.5 * lengths.mean(), rel=1e-4)  # 5 predictions
+
+
+def test_some_articles_go_without_while_training_and_none_afterwards() -> None:
+    offsets = some_offsets(dropout=0.5)
+    torch.manual_seed(0)
+    seen = torch.stack([offsets() for _ in range(50)])
+    whole = torch.from_numpy(offsets.table())
+    without = (seen == 0).all(dim=-1)
+    assert 0.3 < float(without.float().mean()) < 0.7
+    assert bool(((seen == whole).all(dim=-1) | without).all())
+    torch.testing.assert_close(offsets.eval()(), whole)
+
+
+def test_an_offset_learns_what_no_record_tells() -> None:
+    """Of two articles alike, one is bought by everybody, and the other is not."""
+    offsets = ArticleOffsets(ARTICLES, 0.01, 0.0)
+    training = stage(loss="softmax", negatives=8, offsets=offsets)
+    module = training.network
+    assert isinstance(module, StyleLstmTraining)
+    alike = dna()
+    alike[:] = alike[0]
+    module.get_buffer("dna").copy_(torch.from_numpy(alike))
+    training._dna = alike
+    optimiser = torch.optim.Adam(module.parameters(), lr=0.01)
+    for seed in range(60):
+        _, batch = one_batch(training, seed)
+        optimiser.zero_grad()
+        module(*batch)[0].backward()
+        optimiser.step()
+    style = training.lstm.eval()(batch[0])[0].flatten(0, 1)[batch[1]].detach().numpy().mean(axis=0)
+    scores = (alike + offsets.table()) @ style
+    sold = np.isin(np.arange(ARTICLES), PURCHASES.article)
+    assert scores[sold].mean() > scores[~sold].mean() + 0.1
 
 
 # --- reading styles --------------------------------------------------------------------------------------------

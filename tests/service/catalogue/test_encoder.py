@@ -45,6 +45,20 @@ def test_what_an_article_sold_is_kept_where_its_record_changes(tmp_path):
     assert coder.encode([new]).dna[0, POPULARITY] == np.float32(popular.manifest.newcomer_popularity) == 0.25
 
 
+def test_an_article_keeps_its_offset_where_its_record_changes(tmp_path):
+    contents = sample_contents(articles=20, popularity=True, offsets=True)
+    coder, articles = CatalogueEncoder(write_bundle(tmp_path, contents)), prepared()
+    table, offset = contents.catalogue.dna, contents.catalogue.offset
+    assert np.abs(offset).max() > 0.1
+    assert (coder.encode(articles).dna == table).all()
+    changed = [replace(stored, fingerprint="0" * 64) for stored in articles]
+    np.testing.assert_allclose(coder.encode(changed).dna, table, atol=1e-4)
+    new = replace(changed[19], article=changed[19].article.model_copy(update={"article_id": "new"}))
+    np.testing.assert_allclose(coder.encode([new]).dna[0, :POPULARITY], (table - offset)[19, :POPULARITY], atol=1e-4)
+    refused = coder.encode([replace(changed[0], image=b"no picture")])
+    assert not refused.dna.any()
+
+
 def test_a_batch_equals_one_by_one_across_batch_borders():
     articles = [replace(stored, fingerprint=f"{number:064x}") for number, stored in enumerate(prepared() * 5)]
     together = encoder().encode(articles).dna
