@@ -82,6 +82,10 @@ async def nothing_is_deleted(article_ids: Iterable[str]) -> None:
     """For catalogues that forget nothing."""
 
 
+async def nothing_is_looked_up(article_ids: Sequence[str]) -> None:
+    """For catalogues that nobody else writes."""
+
+
 def held_articles(events: Iterable[Iterable[Event]]) -> set[str]:
     """The articles that purchases and returns are of."""
     return {event.article_id for some in events for event in some if in_log(event) and event.article_id is not None}
@@ -91,7 +95,9 @@ class EventRecorder:
     """Validates and stores events, and keeps every customer's state abreast of their log.
 
     ``clock`` gives Unix seconds. ``known_article`` tells whether an article can be spoken of: live, or deleted but
-    remembered, so that a customer can still return it; ``hold`` has articles remembered before a history holds them.
+    remembered, so that a customer can still return it. ``look_up`` makes it say what is true now of articles that it
+    does not know: another worker may just have been given them. ``hold`` has articles remembered before a history
+    holds them.
     Once events are stored, ``on_sales`` learns of each change of what was sold, and ``schedule`` of every customer to
     whom anything new happened. Where those two fail with StoreUnavailable, the events are stored and
     acknowledged all the same.
@@ -106,9 +112,11 @@ class EventRecorder:
         event_ids: Callable[[], str] = new_event_id,
         schedule: Callable[[Sequence[GenerationRequest]], Awaitable[None]] = nothing_generates,
         hold: Callable[[Iterable[str]], Awaitable[None]] = nothing_is_deleted,
+        look_up: Callable[[Sequence[str]], Awaitable[None]] = nothing_is_looked_up,
     ):
         self._store, self._clock, self._known_article = store, clock, known_article
-        self._on_sales, self._event_ids, self._schedule, self._hold = on_sales, event_ids, schedule, hold
+        self._on_sales, self._event_ids, self._schedule = on_sales, event_ids, schedule
+        self._hold, self._look_up = hold, look_up
         self._records = Gathered(self._record_many, CUSTOMERS_AT_ONCE)
 
     async def record(self, model: StyleModel, raw: Sequence[Any]) -> EventsAnswer:
@@ -117,12 +125,9 @@ class EventRecorder:
         Raises StoreUnavailable where the store fails; some events may then be stored, and sending all again under the
         same event ids is harmless.
         """
-        now = self._clock()
-        events: list[Event] = []
-        rejected: list[Rejection] = []
-        for index, each in enumerate(raw):
-            checked = self._check(index, each, now)
-            (events if isinstance(checked, Event) else rejected).append(checked)  # type: ignore[arg-type]
+        checked = await self._checked(raw)
+        events = [each for each in checked if isinstance(each, Event)]
+        rejected = [each for each in checked if isinstance(each, Rejection)]
         accepted = 0
         by_customer = iter(_by_customer(events).items())
         while some := [_Deeds(model, *each) for each in islice(by_customer, CUSTOMERS_AT_ONCE)]:
@@ -131,6 +136,17 @@ class EventRecorder:
                     raise new
                 accepted += new
         return EventsAnswer(accepted, len(events) - accepted, tuple(rejected))
+
+    async def _checked(self, raw: Sequence[Any]) -> list[Event | Rejection]:
+        """What is sound and what is not, in the order given."""
+        now = self._clock()
+        checked = [self._check(index, each, now) for index, each in enumerate(raw)]
+        strangers = [each.index for each in checked if isinstance(each, Rejection) and each.type == UNKNOWN_ARTICLE]
+        if strangers:
+            await self._look_up(sorted({raw[index]["article_id"] for index in strangers}))
+            for index in strangers:
+                checked[index] = self._check(index, raw[index], now)
+        return checked
 
     def _check(self, index: int, raw: Any, now: int) -> Event | Rejection:
         if not isinstance(raw, Mapping):

@@ -229,7 +229,13 @@ def _parts(
         customers=customers,
         intake=CatalogueIntake(catalogue, settings.image_root, clock),
         recorder=EventRecorder(
-            customers, clock, lives.remembers, sales.add, schedule=_schedule(lives, queue), hold=held.hold
+            customers,
+            clock,
+            lives.remembers,
+            sales.add,
+            schedule=_schedule(lives, queue),
+            hold=held.hold,
+            look_up=lives.refresh,
         ),
         recommender=Recommender(customers, trends, intents, breaker, metrics, clock),
         lives=lives,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -10,7 +11,7 @@ from model_store.records import Identifier
 from service import errors
 from service.answers import found_articles, similar_articles
 from service.catalogue.intake import IntakeAnswer
-from service.errors import UnknownArticle
+from service.errors import StoreUnavailable, UnknownArticle
 from service.http.direct import DirectRoute
 from service.http.errors import documented
 from service.http.filters import filters_of
@@ -83,7 +84,11 @@ async def set_stock(request: Request) -> Response:
 )
 async def similar(request: Request, article_id: ArticleId, query: Annotated[SimilarQuery, Query()]) -> Response:
     """Articles in stock whose Fashion DNA is closest to this one's, by cosine. The article itself is left out."""
-    live = services(request).live
+    parts = services(request)
+    if not parts.live.index.knows(article_id):
+        with suppress(StoreUnavailable):  # another worker may just have been given it
+            await parts.lives.refresh([article_id])
+    live = parts.live
     return Response(similar_articles(live, article_id, query.n, filters_of(query)), media_type=JSON)
 
 

@@ -157,6 +157,20 @@ def test_all_services_show_every_kind_of_change_within_a_second(fleet: Fleet) ->
     assert all(statistics.median(each) < BOUND for each in seconds.values()), seconds
 
 
+def test_what_one_service_was_given_can_be_spoken_of_at_every_other_at_once(fleet: Fleet) -> None:
+    """Whoever puts an article and then tells of it may reach another worker each time."""
+    one, *others = fleet.services
+    for number in range(30):
+        other, third = (others[(number + step) % len(others)] for step in range(2))
+        article = {"article_id": f"just-{number}", "title": f"Just {number}", "category": "dress"}
+        event = {"type": "click", "customer_id": "Bea", "article_id": article["article_id"]}
+        assert one.call("/v1/articles", [article], "PUT")[1]["rejected"] == []
+        assert other.call("/v1/events", [event])[1] == {"accepted": 1, "duplicates": 0, "rejected": []}
+        assert third.call(f"/v1/articles/{article['article_id']}/similar")[0] == 200
+        assert one.call(f"/v1/articles/{article['article_id']}", method="DELETE")[0] == 204
+    assert others[0].call("/v1/events", [{**event, "article_id": "never-put"}])[1]["accepted"] == 0
+
+
 def test_a_deleted_article_leaves_every_answer(fleet: Fleet) -> None:
     async def delete(article_id: str, number: int) -> None:
         async with clients(fleet.ports) as services:

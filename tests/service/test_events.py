@@ -57,7 +57,15 @@ class Shop:
             self._sold,
             lambda: f"made {next(self._ids)}",
             self._schedule,
+            look_up=self._look_up,
         )
+        self.elsewhere: set[str] = set()
+        """Articles that another worker was given, of which this one has not heard."""
+        self.looked_up: list[Sequence[str]] = []
+
+    async def _look_up(self, article_ids: Sequence[str]) -> None:
+        self.looked_up.append(article_ids)
+        self.articles |= self.elsewhere.intersection(article_ids)
 
     async def _sold(self, sales: Sequence[Sale]) -> None:
         self.sales += sales
@@ -152,6 +160,18 @@ async def test_what_is_at_fault_is_rejected_by_index_and_nothing_else_is(
 
 async def test_a_day_ahead_is_still_allowed(shop: Shop) -> None:
     assert (await shop.record(purchase(1, timestamp=NOW + DAY))).accepted == 1
+
+
+async def test_articles_that_another_worker_was_just_given_are_looked_up_once(shop: Shop) -> None:
+    shop.elsewhere = {"new", "newer"}
+    raw = [purchase(1), purchase(2, article_id="new"), purchase(3, article_id="none")]
+    raw += [purchase(4, article_id="newer", event_id=None), purchase(5, article_id="new"), {"type": "search"}]
+    answer = await shop.record(*raw)
+    assert shop.looked_up == [["new", "newer", "none"]]
+    assert answer.accepted == 4
+    assert [(each.index, each.type) for each in answer.rejected] == [(2, "unknown_article"), (5, "invalid_event")]
+    await shop.record(purchase(6))
+    assert len(shop.looked_up) == 1, "what is known is not looked up"
 
 
 async def test_a_rejected_event_can_be_sent_again_under_its_id(shop: Shop) -> None:
