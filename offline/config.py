@@ -121,7 +121,7 @@ class StyleLstmConfig(Schedule):
     validation_customers: Positive = 5_000
     refit_epochs: Annotated[int, Field(ge=0)] = 0
     article_offsets: bool = False
-    offset_penalty: Annotated[float, Field(ge=0)] = 0.03
+    offset_penalty: Annotated[float, Field(ge=0)] = 0.3
     offset_dropout: Share = 0.3
 
 
