@@ -51,6 +51,8 @@ ARTICLES = "articles.json"
 ARTICLE_DNA = "articles.safetensors"
 GOLDEN_CASES = "golden.json"
 GOLDEN_ARRAYS = "golden.safetensors"
+REPORT = "report.html"
+"""The evaluation's report, for people: only where the run was evaluated before it was exported."""
 REQUIRED_FILES = (IMAGE_ENCODER, FASHION_DNA, STYLE_LSTM, ARTICLES, ARTICLE_DNA, GOLDEN_CASES, GOLDEN_ARRAYS)
 
 _LANGUAGE_MODEL = re.compile(f"({LLM}|{LLM_EMBEDDED})/.+")

@@ -18,6 +18,7 @@ from model_store.article_features import ArticleEncoder, ArticleFeatures, Articl
 from model_store.bundle import (
     FASHION_DNA,
     IMAGE_ENCODER,
+    REPORT,
     STYLE_LSTM,
     Bundle,
     Manifest,
@@ -101,6 +102,8 @@ class Contents:
     golden: GoldenCases
     probes: Sequence[RawArticle]
     generating: GeneratingHalf | None = None
+    report: str | None = None
+    """the evaluation's report, one HTML page"""
 
 
 def write_bundle(store: Path, contents: Contents) -> Bundle:
@@ -118,6 +121,8 @@ def write_bundle(store: Path, contents: Contents) -> Bundle:
         if contents.generating is not None:
             contents.generating.copy_into(stage)
         _write_tables(stage, contents)
+        if contents.report is not None:
+            (stage / REPORT).write_text(contents.report, encoding="utf-8")
         golden.check(staged, graphs)
         update = {"parity": parity, "parameters": {**manifest.parameters, **contents.networks.parameters()}}
         write_manifest(stage, manifest.model_copy(update=update))

@@ -31,6 +31,7 @@ from offline.run import Run, Split
 
 DAY = 86_400
 _PROBES = 64  # real articles on which torch, graphs and table are held against each other
+_REPORT = "evaluation.html"  # of a run, as its evaluation writes it
 _LEFT_OUT = ("roc", "calibration", "learning", "cost")
 _GOLDEN_ARTICLES, _GOLDEN_PURCHASES = 4, 20
 _GOLDEN_HISTORIES = (1, 2, 5, 100)  # the customers whose number of purchases comes closest to these
@@ -68,7 +69,7 @@ def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Pro
     offset = trained_offsets(run)
     catalogue = Catalogue(data.article_ids, _fingerprints(data, progress), scored_dna(run, "cutoff"), offset)
     purchases = data.purchases(known_at=split.cutoff)
-    generating = gather_generating_half(run, data, split)
+    generating, metrics = gather_generating_half(run, data, split), _metrics(run)
     manifest = Manifest(
         version=version,
         created=created,
@@ -81,7 +82,7 @@ def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Pro
         generation=None if generating is None else generating.spec,
         image_encoder=run.existing("residual/source.txt").read_text(encoding="utf-8").strip(),
         parameters=_parameters(run, generating),
-        metrics=_metrics(run),
+        metrics=metrics,
         config=run.load_model("config", Config).model_dump(mode="json"),
     )
     probes = list(_raw_articles(data, _probe_rows(len(data.article_ids))))
@@ -92,7 +93,8 @@ def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Pro
         texts=generating.texts if generating else (),
         queries=generating.queries if generating else (),
     )
-    return Contents(manifest, Networks(*load_networks(run)), catalogue, golden, probes, generating)
+    report = run.existing(_REPORT).read_text(encoding="utf-8") if metrics and run.has(_REPORT) else None
+    return Contents(manifest, Networks(*load_networks(run)), catalogue, golden, probes, generating, report)
 
 
 def _parameters(run: Run, generating: GeneratingHalf | None) -> dict[str, int]:

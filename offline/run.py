@@ -16,6 +16,7 @@
     generation/             the generating half, just as a bundle holds it (``model_store.generation``), ``spec.json``
     effects.json            what each stage of fine-tuning did to held-out sessions
     blend.json              ``model_store.bundle.Blend``
+    evaluation.json         what was evaluated last, and of which training; ``evaluation.html``: the same for people
     stages/                 a file per complete stage: ``recipe``, all that its result depends on, ``curve``, loss and
                             validation figures by epoch, and ``cost``, the time and memory that it took
     checkpoints/            one file per stage, for resuming, and when it began; removed once the stage is complete
@@ -96,6 +97,13 @@ class Run:
         aside = path.with_name(f".{path.name}-{os.getpid()}")
         plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         aside.write_bytes(orjson.dumps(plain, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
+        aside.replace(path)
+
+    def save_text(self, name: str, text: str) -> None:
+        """Write the file ``name``."""
+        path = self.path(name)
+        aside = path.with_name(f".{path.name}-{os.getpid()}")
+        aside.write_text(text, encoding="utf-8")
         aside.replace(path)
 
     def load_json(self, name: str) -> Any:

@@ -51,8 +51,9 @@ def main(options: argparse.Namespace) -> None:
     run = Run(options.run or default_run(options.data))
     result = run_backtest(data, run, chosen, progress)
     report = as_json(result, data, run, monotonic() - began)
-    _write(options.report, report)
+    page = _write(options.report, report)
     draw_roc(options.report / "roc.png", headline(result), data.file.name)
+    run.save_text("evaluation.html", page)
     run.save_json("evaluation", report)
     for model, figures in headline(result).models.items():
         value, low, high = (100 * part for part in figures["auc"])
@@ -61,19 +62,24 @@ def main(options: argparse.Namespace) -> None:
     progress.say(f"wrote {options.report / 'report.html'}, report.md, report.json and roc.png")
 
 
-def _write(folder: Path, report: dict[str, Any]) -> None:
-    """The report for programs, for people, and for people as text, whose pictures are files of their own."""
+def _write(folder: Path, report: dict[str, Any]) -> str:
+    """The report for programs, for people, and for people as text, whose pictures are files of their own.
+
+    What is for people comes back as well.
+    """
     document = document_of(report)
+    page = as_page(document)
     pictures = {name: svg.encode() for name, svg in picture_files(document).items()}
     files = {
         "report.json": orjson.dumps(report, option=orjson.OPT_APPEND_NEWLINE),
-        "report.html": as_page(document).encode(),
+        "report.html": page.encode(),
         "report.md": as_markdown(document).encode(),
     }
     for name, content in (pictures | files).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    return page
 
 
 def _options(options: argparse.Namespace) -> Options:

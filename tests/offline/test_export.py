@@ -23,6 +23,7 @@ from model_store import golden
 from model_store.article_features import ArticleEncoder, article_fingerprint, decode_image
 from model_store.bundle import (
     ARTICLE_DNA,
+    REPORT,
     Bundle,
     OffsetTable,
     current_version,
@@ -56,6 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, shop: DataSet) -> Run:
     run = make_run(tmp_path_factory.mktemp("runs") / "tiny", shop, CUTOFF)
     tables = {"all": {}, "decile_1": {"slice": "popularity"}}
     run.save_json("evaluation", {"digest": run_digest(run), "tables": tables, "roc": {}, "learning": {}})
+    run.save_text("evaluation.html", "<!doctype html><title>é</title>")
     return run
 
 
@@ -95,7 +97,15 @@ def test_the_manifest_tells_where_the_bundle_comes_from(bundle: Bundle, shop: Da
 def test_an_evaluation_of_an_earlier_training_is_left_out(tmp_path: Path, shop: DataSet, run: Run) -> None:
     trained_again = make_run(tmp_path / "run", shop, CUTOFF, seed=1)
     trained_again.save_json("evaluation", run.load_json("evaluation"))
-    assert gather(trained_again, shop, "v1", created=CREATED, progress=Silent()).manifest.metrics == {}
+    trained_again.save_text("evaluation.html", "<!doctype html>")
+    contents = gather(trained_again, shop, "v1", created=CREATED, progress=Silent())
+    assert contents.manifest.metrics == {}
+    assert contents.report is None
+
+
+def test_the_bundle_holds_the_evaluations_report_for_people(bundle: Bundle) -> None:
+    assert bundle.path(REPORT).read_text(encoding="utf-8") == "<!doctype html><title>é</title>"
+    assert REPORT in bundle.manifest.files
 
 
 def test_every_article_can_be_encoded_again_as_it_stands_in_the_table(bundle: Bundle, shop: DataSet) -> None:

@@ -240,6 +240,7 @@ def test_the_command_writes_report_figure_and_the_runs_metrics(
     assert {path.name for path in out.iterdir()} == {"report.html", "report.json", "report.md", "roc.png", "figures"}
     assert {path.suffix for path in (out / "figures").iterdir()} == {".svg"}
     text, page = ((out / name).read_text(encoding="utf-8") for name in ("report.md", "report.html"))
+    assert page == (run.folder / "evaluation.html").read_text(encoding="utf-8")  # which the bundle takes in
     for written in (text, page):
         assert "tiny (simulated)" in written
         assert "blended" in written
