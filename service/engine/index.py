@@ -138,6 +138,15 @@ class ArticleIndex:
         """``article_json`` of live articles without its last brace, for what an answer adds to it."""
         return [self._open_json[row] for row in rows.tolist()]
 
+    def facets(self, facet: str, most: int) -> list[str]:
+        """The values of a facet (``service.engine.filters.FACETS``) among what is in stock, the most frequent first."""
+        return self._columns.frequent(facet, np.flatnonzero(self._allowed.in_stock), most)
+
+    def some_in_stock(self, most: int) -> Rows:
+        """Rows of articles in stock, evenly out of all of them where they are more than ``most``."""
+        rows = np.flatnonzero(self._allowed.in_stock)
+        return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
+
     def created_since(self, time: int) -> list[str]:
         """Articles in stock that were created at ``time`` (Unix seconds) or later."""
         rows = np.flatnonzero(self._allowed.in_stock)

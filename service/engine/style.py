@@ -19,7 +19,7 @@ from model_store.bundle import ARTICLE_DNA, FASHION_DNA, IMAGE_ENCODER, STYLE_LS
 from model_store.graphs import Memory, StyleLstm
 from model_store.history import Purchase, effective_history
 from model_store.records import Event
-from model_store.time_features import TimeSpec, encode_step, encode_steps
+from model_store.time_features import TimeSpec, encode_history, encode_step, encode_steps
 from service.state.customer import CustomerState
 
 Float32 = NDArray[np.float32]
@@ -109,6 +109,20 @@ class StyleModel:
                 memory.hidden[place], memory.cell[place] = state.hidden, state.cell
         styles, _ = self._graph.run_steps(steps, np.ones(len(asked), np.int32), memory)
         return styles[:, 0]
+
+    def path(self, purchases: Sequence[Purchase], at: int) -> tuple[list[Purchase], Float32]:
+        """The purchases that the LSTM sees, n of a history that is given oldest first; and styles float32 (n + 1, 128).
+
+        The first style is that of nobody known, as purchase 1 met it; style i + 1 follows purchase i, as the next one
+        met it, and the last as a read at ``at`` (Unix seconds) does.
+        """
+        known, _ = self._known(purchases)
+        if not known.purchases:
+            return [], self.styles([(None, at)])
+        times = np.array([purchase.timestamp for purchase in known.purchases], np.int64)
+        steps = encode_history(self.time_spec, np.array(known.dna, np.float32), times, max(at, int(times[-1])))
+        styles, _ = self._graph.run_steps(steps[None], np.array([len(steps)], np.int32), Memory.zeros(1))
+        return known.purchases, styles[0]
 
     def advance(self, state: CustomerState, purchases: Sequence[Purchase]) -> CustomerState | None:
         """The state after further purchases, or None where it cannot be had without a replay.

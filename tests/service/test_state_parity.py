@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from redis_server import empty_server
 from style_reference import Served, expected_history, expected_style, served
 
+from model_store.history import Purchase
 from service.engine.style import StyleModel
 from service.events import EventRecorder, Sale
 from service.state.connection import connect
@@ -258,6 +259,23 @@ async def test_bulk_replay_equals_single_replay(bundles: list[Served], monkeypat
     asked = [(state, NOW + place) for place, state in enumerate([None, *model.replay_many(logs)])]
     for style, (state, at) in zip(model.styles(asked), asked, strict=True):
         np.testing.assert_allclose(style, model.style(state, at), atol=1e-5)
+
+
+@pytest.mark.parametrize("bought", [[], ["a001"], ["a000"], ["a000", "a001", "a003", "a002", "a000"]])
+def test_the_path_of_a_style_is_what_each_next_purchase_met(bundles: list[Served], bought: list[str]) -> None:
+    three = bundles[2]  # which knows neither a001 nor a002
+    times = [NOW - (20 - 3 * place) * DAY for place in range(len(bought))]
+    history = [
+        Purchase(time, str(place), article, None)
+        for place, (article, time) in enumerate(zip(bought, times, strict=True))
+    ]
+    seen, styles = three.model.path(history, NOW)
+    assert [purchase.article_id for purchase in seen] == [article for article in bought if article in three.dna]
+    known = [{"article_id": purchase.article_id, "timestamp": purchase.timestamp} for purchase in seen]
+    met = [*(purchase.timestamp for purchase in seen), NOW]
+    assert len(styles) == len(met)
+    for place, style in enumerate(styles):
+        np.testing.assert_allclose(style, expected_style(three, known[:place], met[place]), atol=1e-5)
 
 
 async def test_a_skipped_article_counts_once_its_dna_arrives(bundles: list[Served]) -> None:

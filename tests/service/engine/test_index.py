@@ -243,3 +243,35 @@ def test_a_batch_equals_one_by_one():
     queries = np.random.default_rng(2).standard_normal((4, 128)).astype(np.float32)
     for query, found in zip(queries, index.search_many(queries, 7), strict=True):
         assert found.article_ids == index.search(query, 7).article_ids
+
+
+def indexed(entries: list[Entry]) -> ArticleIndex:
+    index = ArticleIndex()
+    for entry in entries:
+        index.upsert(entry.article, entry.dna, entry.in_stock)
+    return index
+
+
+def test_facets_are_those_of_what_is_in_stock_the_most_frequent_first() -> None:
+    entries = [
+        Entry(article(number, category=category, colour=colour), np.zeros(128, np.float32), in_stock)
+        for number, (category, colour, in_stock) in enumerate(
+            [("Shirt", "red", True), ("dress", None, True), ("Dress", "Blue", True), ("coat", "red", False)]
+        )
+    ]
+    index = indexed(entries)
+    assert index.facets("category", 10) == ["dress", "shirt"]
+    assert index.facets("category", 1) == ["dress"]
+    assert sorted(index.facets("colour", 10)) == ["blue", "red"]
+    assert index.facets("gender", 10) == []
+
+
+@pytest.mark.parametrize("most", [1, 7, 29, 30, 100])
+def test_some_of_what_is_in_stock_are_taken_evenly(most: int) -> None:
+    entries = [Entry(article(number), np.zeros(128, np.float32), number % 2 == 0) for number in range(60)]
+    index = indexed(entries)
+    rows = index.some_in_stock(most)
+    assert len(set(rows.tolist())) == min(most, 30)
+    assert all(index.in_stock(article_id) for article_id in index.ids_of(rows))
+    if 1 < most < 30:
+        assert len({int(row) // 20 for row in rows}) == min(most, 3)  # of each third
