@@ -188,7 +188,12 @@ def response_text(article: Article) -> str:
             f"'{article.article_id}' takes more than {MAX_ID} characters once percent-encoded, so no response names it",
             field="article_id",
         )
-    return f"{{<id>{written_id(article.article_id)}</id>,<title>{written_title(article)}</title>}}"
+    return generated_text(article.article_id, written_title(article))
+
+
+def generated_text(article_id: str, title: str) -> str:
+    """What says id and title in the one form that is parsed: ``{<id>…</id>,<title>…</title>}``."""
+    return f"{{<id>{written_id(article_id)}</id>,<title>{title}</title>}}"
 
 
 def parse_response(text: str, *, cut_off: bool = False) -> Generated:

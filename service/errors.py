@@ -82,6 +82,10 @@ class UnknownCustomer(ServiceError):
     """Nothing is stored about this customer."""
 
 
+class UnknownReport(ServiceError):
+    """The live bundle holds no evaluation report."""
+
+
 class UnknownBundle(ServiceError):
     """The store holds no bundle of this version."""
 

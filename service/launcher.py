@@ -147,7 +147,8 @@ class Launcher:
         try:
             welcome.say(f"starting {count} worker{'s' if count > 1 else ''}")
             parts.workers.start()
-            address = welcome.Address(self.settings.host, port, self.environment.get(variable("api_keys"), ""))
+            keys = self.environment.get(variable("api_keys"), "")
+            address = welcome.Address(self.settings.host, port, keys, self.settings.lookbook)
             told = time.monotonic()
             while not parts.workers.ready:
                 parts.watch()

@@ -167,7 +167,9 @@ class Settings(BaseModel):
     log_requests: bool = Field(
         False, description="Log a line for each request: method, route, status, milliseconds, id; no path, no query."
     )
-
+    lookbook: bool = Field(
+        True, description="Serve the lookbook at /, a page on which people see the service work: true or false."
+    )
     otlp_endpoint: Annotated[str, AfterValidator(_otlp_endpoint)] | None = Field(
         None,
         description="URL of an OpenTelemetry collector that takes traces (OTLP over HTTP, such as "

@@ -65,11 +65,15 @@ def seeding(url: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Address:
-    """Where the service listens, and the key that it asks for (``api_keys`` as the setting holds them)."""
+    """Where the service listens, and the key that it asks for (``api_keys`` as the setting holds them).
+
+    ``lookbook``: whether it has a page to look at.
+    """
 
     host: str
     port: int
     api_keys: str = ""
+    lookbook: bool = False
 
     @property
     def url(self) -> str:
@@ -97,7 +101,8 @@ class Address:
         with suppress(StoreUnavailable, OSError, ValueError, LookupError, TypeError):
             customer = _some_customer(redis_url)
             article = self._some_article(customer)
-        lines = [f"ready at {self.url} (documentation at {self.url}/docs); Ctrl-C stops it. Try:", ""]
+        pages = f"{'open it in a browser; ' if self.lookbook else ''}documentation at {self.url}/docs"
+        lines = [f"ready at {self.url} ({pages}); Ctrl-C stops it. Try:", ""]
         lines += ["", f"  {self.curl_get(customer)}"]
         if article:
             lines += ["", f"  {self.curl_purchase(customer, article)}"]

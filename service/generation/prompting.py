@@ -59,10 +59,10 @@ class Prompting:
         if not actions:
             return None
         searched = latest_query(actions)
-        candidates = [] if searched is None else await self._candidates(searched, catalogue)
+        candidates = [] if searched is None else await self.candidates(searched, catalogue)
         return await asyncio.to_thread(self.writer.write, actions, candidates)  # tokenising takes milliseconds
 
-    async def _candidates(self, query: str, catalogue: CatalogueStore) -> list[str]:
+    async def candidates(self, query: str, catalogue: CatalogueStore) -> list[str]:
         """What the memory gives for ``query`` out of what is in stock.
 
         First it is asked as if everything were, and only where that is not so about all that the nearest queries list.

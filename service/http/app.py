@@ -34,6 +34,8 @@ from service.http.openapi import describe
 from service.http.services import Services
 from service.intents import Intents, Scheduler
 from service.live import Lives
+from service.lookbook import api as lookbook_calls
+from service.lookbook import pages as lookbook_page
 from service.metrics import Metrics
 from service.rate_limit import RateLimit
 from service.recommend import Recommender
@@ -116,6 +118,7 @@ def create_app(
         articles.router,
         operations.router,
         pages.router,
+        *((lookbook_page.router, lookbook_calls.router) if settings.lookbook else ()),
     )
     routes = [route for router in routers for route in router.routes]
     tracing = open_tracing(settings.otlp_endpoint, "modiste")
@@ -142,7 +145,7 @@ def _surrounded(
     """``app`` and what every request passes before it; the last one is the outermost."""
     app = DirectRoutes(app, routes)
     app = BodyLimit(app, settings.max_body_bytes)
-    app = ApiKeys(app, settings.api_keys)
+    app = ApiKeys(app, settings.api_keys, lookbook_page.open_paths() if settings.lookbook else ())
     app = Measured(app, metrics, settings.log_requests)
     app = RawPath(app)
     if tracing is not None:
@@ -166,6 +169,7 @@ def _lifespan(
         try:
             parts = _parts(settings, client, metrics, clock, on_ready)
             app.state.services = parts
+            app.state.lookbook = lookbook_calls.Lookbook.over(parts)
             replaying = [] if parts.replays is None else [parts.replays.run()]
             async with parts.lives.running(), _closing(parts), _beside(_show(parts), keep_trimmed(), *replaying):
                 while parts.lives.version is None and waits():  # noqa: ASYNC110 - a signal may end it
@@ -227,6 +231,8 @@ def _parts(
         settings=settings,
         metrics=metrics,
         customers=customers,
+        catalogue=catalogue,
+        intents=intents,
         intake=CatalogueIntake(catalogue, settings.image_root, clock),
         recorder=EventRecorder(
             customers,

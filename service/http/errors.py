@@ -41,6 +41,7 @@ KINDS: dict[type[Exception], Kind] = {
     errors.UnknownArticle: Kind(404, "unknown_article"),
     errors.UnknownCustomer: Kind(404, "unknown_customer"),
     errors.UnknownBundle: Kind(404, "unknown_bundle"),
+    errors.UnknownReport: Kind(404, "unknown_report"),
     errors.ActivationInProgress: Kind(409, "activation_in_progress"),
     contract.InvalidBundle: Kind(422, "invalid_bundle"),
     errors.NotReady: Kind(503, "not_ready"),

@@ -7,7 +7,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 from starlette.datastructures import Headers
@@ -23,7 +23,7 @@ from service.rate_limit import RateLimit
 log = logging.getLogger(__name__)
 
 OPEN = frozenset({"/livez", "/readyz", "/metrics", "/docs", "/openapi.json"})
-"""Paths that need no API key."""
+"""Paths that never need an API key."""
 _SOUND_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -124,16 +124,16 @@ class BodyLimit:
 
 
 class ApiKeys:
-    """Lets only those in who show a key that is good for the call, but to probes and documentation.
+    """Lets only those in who show a key that is good for the call, but to probes, documentation and ``also_open``.
 
     No ``keys`` let everybody in. A key's requests are counted where the application has a ``RateLimit``.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[ApiKey]):
-        self.app, self.keys = app, keys
+    def __init__(self, app: ASGIApp, keys: Sequence[ApiKey], also_open: Iterable[str] = ()):
+        self.app, self.keys, self.open = app, keys, OPEN.union(also_open)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.keys and scope["type"] == "http" and scope["path"] not in OPEN:
+        if self.keys and scope["type"] == "http" and scope["path"] not in self.open:
             key = self._check(scope)
             limit: RateLimit | None = scope["app"].state.services.limit
             if limit is not None and not await limit.allows(key.digest):

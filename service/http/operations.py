@@ -13,7 +13,7 @@ from service import errors
 from service.http.errors import documented
 from service.http.responses import json_response
 from service.http.schemas import Activated, Bundles, Health
-from service.http.services import services
+from service.http.services import Services, services
 
 router = APIRouter()
 
@@ -37,14 +37,18 @@ async def readyz(request: Request) -> Response:
 @router.get("/metrics", response_class=Response, tags=["operations"])
 async def metrics(request: Request) -> Response:
     """Figures for Prometheus, in its text format; those of the generators as Redis last told them."""
-    parts = services(request)
+    return Response(await metrics_page(services(request)), media_type=CONTENT_TYPE_LATEST)
+
+
+async def metrics_page(parts: Services) -> bytes:
+    """All figures as they are at this moment, in Prometheus' text format."""
     parts.show()
     if parts.queue is not None:
         with suppress(errors.StoreUnavailable):
             parts.metrics.show_generations(await parts.queue.figures())
     with suppress(errors.StoreUnavailable):
         parts.metrics.show_replay(await parts.board.read())
-    return Response(parts.metrics.page(), media_type=CONTENT_TYPE_LATEST)
+    return parts.metrics.page()
 
 
 @router.get("/v1/bundles", response_model=Bundles, tags=["bundles"])

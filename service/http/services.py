@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from service.catalogue.intake import CatalogueIntake
+from service.catalogue.redis_store import RedisCatalogue
 from service.events import EventRecorder
 from service.generation.queue import GenerationQueue
-from service.intents import Scheduler
+from service.intents import Intents, Scheduler
 from service.live import Live, Lives
 from service.metrics import Metrics
 from service.rate_limit import RateLimit
@@ -33,6 +34,8 @@ class Services:
     settings: Settings
     metrics: Metrics
     customers: RedisStore
+    catalogue: RedisCatalogue
+    intents: Intents
     recorder: EventRecorder
     recommender: Recommender
     intake: CatalogueIntake

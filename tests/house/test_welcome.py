@@ -79,7 +79,12 @@ def test_a_redis_that_fails_as_the_service_is_ready_keeps_nobody_from_serving(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     Address("127.0.0.1", 1).announce("redis://127.0.0.1:1/0")
-    assert "ready at http://127.0.0.1:1 " in capsys.readouterr().out
+    assert "ready at http://127.0.0.1:1 (documentation" in capsys.readouterr().out
+
+
+def test_who_starts_it_is_told_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    Address("127.0.0.1", 1, lookbook=True).announce("redis://127.0.0.1:1/0")
+    assert "ready at http://127.0.0.1:1 (open it in a browser; documentation" in capsys.readouterr().out
 
 
 def fill_catalogue_and_interrupt(url: str) -> None:
