@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(EXTRAS)
 # With what develops and tests beside what serves and trains.
 DEV_STAMP := $(STAMP)-dev
+# With Playwright and axe-core besides, 170 MB, which change no version of another package: for browser tests alone.
+BROWSER_STAMP := $(STAMP)-browser
+CHROMIUM := $(or $(MODISTE_CHROMIUM),/usr/bin/chromium)
 # vLLM's CPU build, which needs other versions than ours of what both use; 2 GB, for tests alone.
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
@@ -41,7 +44,7 @@ STORE := $(or $(MODISTE_STORE),model_store/bundles)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve preflight baselines studies test test-slow test-faults test-vllm test-baselines check lock audit loadtest bench clean
+.PHONY: help serve preflight baselines studies test test-slow test-faults test-vllm test-baselines test-browser chromium check lock audit loadtest bench clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -103,6 +106,13 @@ test-vllm: $(DEV_STAMP) $(VLLM_STAMP) ## the text generators against a real vLLM
 test-baselines: $(DEV_STAMP) $(BASELINES_STAMP) ## all of RecBole's models on a shop with a known answer, in an environment of its own
 	@$(BIN)/pytest -q -m baselines tests/baselines
 
+test-browser: chromium $(BROWSER_STAMP) ## the page in a real Chromium, on desktop and phone, over a sample shop; pictures in var/screenshots
+	@$(BIN)/pytest -q -m browser tests/browser
+
+# Playwright's own browsers are not needed: the system's is taken, which is kept up to date there.
+chromium:
+	@test -x "$(CHROMIUM)" || { echo "make: there is no Chromium at $(CHROMIUM): apt-get install chromium, or name another with MODISTE_CHROMIUM=…" >&2; exit 1; }
+
 check: $(DEV_STAMP) ## format, lint, strict types, walls between the rooms
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -150,6 +160,11 @@ $(STAMP): pyproject.toml $(SERVING:%=requirements/%.txt) requirements/torch.txt 
 $(DEV_STAMP): pyproject.toml $(SERVING:%=requirements/%.txt) requirements/torch.txt requirements/torch-cpu.txt requirements/tracing.txt requirements/dev.txt
 	$(call install,$(SERVING) tracing dev)
 	@touch $(STAMP) $@
+
+$(BROWSER_STAMP): $(DEV_STAMP) requirements/browser.txt
+	@echo "Installing Playwright into $(VENV) …"
+	@$(BIN)/python -m pip install $(QUIETLY) --no-compile $(call requirements,browser)
+	@touch $@
 
 $(VLLM_STAMP): requirements/vllm.txt requirements/torch-cpu.txt
 	@test -x $(VLLM)/bin/pip || $(PYTHON) -m venv --clear $(VLLM)

@@ -31,6 +31,7 @@ LISTS: dict[str, tuple[Collection[str], Collection[str], str]] = {
     "gpu": (["service", "gpu"], ["service"], "The runtimes for NVIDIA GPUs, beside service.txt; instead of cpu.txt."),
     "offline": (["service", "offline"], ["service", "torch"], "What trains, beside service.txt and a torch."),
     "loadtests": (["service", "loadtests"], ["service"], "What loads, beside service.txt."),
+    "browser": (["service", "browser"], ["service", "loadtests"], "What looks at pages, beside loadtests.txt."),
     "tracing": (["service", "tracing"], ["service"], "What traces, beside service.txt."),
     "dev": (["service", "offline", "tracing", "dev"], ["service", "offline", "torch", "tracing"], "What tests."),
 }

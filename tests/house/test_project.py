@@ -69,6 +69,7 @@ def test_make_help_lists_every_target() -> None:
         "test-faults",
         "test-vllm",
         "test-baselines",
+        "test-browser",
         "baselines",
         "studies",
         "check",
@@ -80,7 +81,7 @@ def test_make_help_lists_every_target() -> None:
     }
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
-    assert listed | {"preflight"} == set(phony.group(1).split())
+    assert listed | {"preflight", "chromium"} == set(phony.group(1).split())
 
 
 def test_what_make_runs_are_commands_that_exist() -> None:
@@ -117,6 +118,15 @@ def test_ci_runs_the_checks_then_the_suite() -> None:
     lines = script.read_text().splitlines()
     assert lines.index("make check") < lines.index("make test")
     assert "set -eu" in lines
+
+
+def test_browser_tests_name_what_is_missing_before_anything_is_installed(tmp_path: Path) -> None:
+    command = ["make", "test-browser", f"MODISTE_CHROMIUM={tmp_path / 'none'}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    told = result.stderr.splitlines()
+    assert told[0].startswith(f"make: there is no Chromium at {tmp_path / 'none'}: apt-get install chromium")
+    assert len([line for line in told if not line.startswith("make: ***")]) == 1
 
 
 def test_the_walls_stand() -> None:

@@ -22,6 +22,7 @@ ENTRY = re.compile(
 OF_EXTRA = {"service": ["service"], "cpu": ["service", "cpu"], "gpu": ["service", "gpu"]} | {
     "offline": ["service", "offline", "torch"],
     "loadtests": ["service", "loadtests"],
+    "browser": ["service", "loadtests", "browser"],
     "tracing": ["service", "tracing"],
     "dev": ["service", "offline", "tracing", "dev"],
 }
@@ -79,6 +80,7 @@ def test_make_takes_nothing_that_is_not_listed(extras: str) -> None:
         "--always-make",
         f"EXTRAS={extras}",
         f".venv/.installed-{extras}-dev",
+        f".venv/.installed-{extras}-browser",
         ".venv-vllm/.installed",
         ".venv-baselines/.installed",
     ]
@@ -96,6 +98,7 @@ def test_make_takes_nothing_that_is_not_listed(extras: str) -> None:
         "loadtests",
         "tracing",
         "dev",
+        "browser",
         "torch",
         "torch-cpu",
         "vllm",
