@@ -129,6 +129,33 @@ def test_browser_tests_name_what_is_missing_before_anything_is_installed(tmp_pat
     assert len([line for line in told if not line.startswith("make: ***")]) == 1
 
 
+@pytest.mark.parametrize(
+    ("chromium", "root", "runs"), [(True, False, True), (False, True, True), (False, False, False)]
+)
+def test_ci_looks_for_a_chromium_installs_one_or_leaves_it(
+    chromium: bool, root: bool, runs: bool, tmp_path: Path
+) -> None:
+    """With stand-ins for make, id and apt-get, on a machine that has Chromium, can have it, or cannot."""
+    found = tmp_path / "chromium"
+    script = (
+        (ROOT / ".ci/run").read_text().replace("/usr/bin/chromium", str(found)).replace('cd "$(dirname "$0")/.."', "")
+    )
+    stand_ins = {
+        "make": "echo make $*",
+        "id": f"echo {0 if root else 1}",
+        "apt-get": f"test $2 = update || touch {found}",
+    }
+    for name, line in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\ntest ! -e {found} || chmod +x {found}\n")
+        (tmp_path / name).chmod(0o755)
+    if chromium:
+        found.touch(mode=0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    result = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert ("make test-browser" in result.stdout.splitlines()) is runs
+    assert ("make test-browser is left out" in result.stdout) is not runs
+
+
 def test_the_walls_stand() -> None:
     """The import contracts, torch among them; `make check` runs the same."""
     lint = Path(sys.executable).with_name("lint-imports")
