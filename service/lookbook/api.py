@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
@@ -173,6 +173,7 @@ async def operations(request: Request) -> Response:
                 "created": manifest.created,
                 "data_set": manifest.data_set.model_dump(),
                 "blend": manifest.blend.model_dump(),
+                "metrics": _headline(manifest.metrics),
             },
             **figures,
             "report": REPORT in manifest.files,
@@ -189,6 +190,12 @@ async def report(request: Request) -> Response:
         raise UnknownReport(f"bundle {bundle.version} holds no report: evaluate the run before it is exported")
     content = bundle.path(REPORT).read_bytes()
     return Response(content, media_type="text/html; charset=utf-8", headers=_REPORT_HEADERS)
+
+
+def _headline(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Of a bundle's evaluation, the one table that stands for all; nothing where it was not evaluated."""
+    chief = metrics.get("headline")
+    return {} if chief is None else {"headline": chief, "tables": {chief: metrics["tables"][chief]}}
 
 
 async def _entry(parts: Services, article_id: str) -> CatalogueEntry:

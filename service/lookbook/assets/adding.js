@@ -1,12 +1,12 @@
 /** A new article with its picture: put into the catalogue, and shown where it is recommended at once. */
 
 import * as api from "./api.js";
-import { similar, standing } from "./article.js";
 import { articleLink } from "./cards.js";
 import { field, fill, h, select } from "./dom.js";
 import { base64, downscaled } from "./photo.js";
 import { refresh } from "./pictures.js";
 import { chosen, forget } from "./shop.js";
+import { similar, standing } from "./standing.js";
 import { failed } from "./states.js";
 import { ms } from "./words.js";
 
@@ -16,7 +16,14 @@ const OTHER = "\u0000other"; // a value that no text of the catalogue can be
 export function adding(shop) {
   const fields = {
     title: h("input", { type: "text", id: "new-title", required: true, maxlength: 200, autocomplete: "off" }),
-    article_id: h("input", { type: "text", id: "new-id", required: true, maxlength: 128, autocomplete: "off", value: freeId() }),
+    article_id: h("input", {
+      type: "text",
+      id: "new-id",
+      required: true,
+      maxlength: 128,
+      autocomplete: "off",
+      value: freeId(),
+    }),
     price: h("input", { type: "number", id: "new-price", min: 0.01, step: "any", inputmode: "decimal" }),
     quantity: h("input", { type: "number", id: "new-quantity", min: 0, step: 1, inputmode: "numeric", value: 10 }),
     description: h("textarea", { id: "new-description", rows: 3, maxlength: 5_000 }),
@@ -33,7 +40,13 @@ export function adding(shop) {
   const button = h("button", { type: "submit", class: "primary" }, "Add article");
 
   function entry() {
-    const values = { article_id: fields.article_id.value.trim(), title: fields.title.value.trim(), description: fields.description.value.trim(), price: fields.price.value && Number(fields.price.value), image: photo.image() };
+    const values = {
+      article_id: fields.article_id.value.trim(),
+      title: fields.title.value.trim(),
+      description: fields.description.value.trim(),
+      price: fields.price.value && Number(fields.price.value),
+      image: photo.image(),
+    };
     for (const [name, { value }] of Object.entries(facets)) values[name] = value();
     return Object.fromEntries(Object.entries(values).filter(([, value]) => value));
   }
@@ -55,13 +68,26 @@ export function adding(shop) {
     }
   }
 
-  const form = h("form", { class: "adding", id: "add-form", onsubmit: add },
-    h("div", { class: "columns" },
-      field("Title", fields.title), field("Article id", fields.article_id, "Any id that is free; an id in use changes that article."),
-      facets.category.element, facets.colour.element, facets.brand.element, facets.gender.element,
-      field("Price", fields.price), field("Stock", fields.quantity, "Empty: in stock, without a level."),
-      field("Description", fields.description), photo.element),
-    problem, button);
+  const form = h(
+    "form",
+    { class: "adding", id: "add-form", onsubmit: add },
+    h(
+      "div",
+      { class: "columns" },
+      field("Title", fields.title),
+      field("Article id", fields.article_id, "Any id that is free; an id in use changes that article."),
+      facets.category.element,
+      facets.colour.element,
+      facets.brand.element,
+      facets.gender.element,
+      field("Price", fields.price),
+      field("Stock", fields.quantity, "Empty: in stock, without a level."),
+      field("Description", fields.description),
+      photo.element,
+    ),
+    problem,
+    button,
+  );
   return [form, result];
 }
 
@@ -77,19 +103,42 @@ async function put(article, quantity) {
 }
 
 function added(article, took) {
-  const somebody = chosen.customer ? null : h("p", null, "Choose a customer above and open it, to see where it stands for them.");
-  return h("div", { class: "added", id: "added" },
+  const somebody = chosen.customer
+    ? null
+    : h("p", null, "Choose a customer above and open it, to see where it stands for them.");
+  return h(
+    "div",
+    { class: "added", id: "added" },
     h("h2", { tabindex: -1 }, "Added"),
-    h("p", { role: "status" }, h("a", { id: "added-link", href: articleLink(article.article_id) }, article.title), ` is in the catalogue after ${ms(took)}, and recommended from now on.`),
-    somebody, standing(article), similar(article.article_id));
+    h(
+      "p",
+      { role: "status" },
+      h("a", { id: "added-link", href: articleLink(article.article_id) }, article.title),
+      ` is in the catalogue after ${ms(took)}, and recommended from now on.`,
+    ),
+    somebody,
+    standing(article).element,
+    similar(article.article_id),
+  );
 }
 
 const freeId = () => `lookbook-${Date.now().toString(36)}`;
 
 /** One of the values in use, or another that is typed. */
 function facet(name, id, values, required = false) {
-  const typed = h("input", { type: "text", id: `${id}-other`, "aria-label": `Another ${name.toLowerCase()}`, hidden: true, maxlength: 200, autocomplete: "off" });
-  const chosen = select(values, required ? "Choose …" : "Unknown", { id, required, onchange: () => other(chosen.value === OTHER) });
+  const typed = h("input", {
+    type: "text",
+    id: `${id}-other`,
+    "aria-label": `Another ${name.toLowerCase()}`,
+    hidden: true,
+    maxlength: 200,
+    autocomplete: "off",
+  });
+  const chosen = select(values, required ? "Choose …" : "Unknown", {
+    id,
+    required,
+    onchange: () => other(chosen.value === OTHER),
+  });
   const other = (wanted) => {
     typed.hidden = !wanted;
     typed.required = wanted;
@@ -105,8 +154,20 @@ function facet(name, id, values, required = false) {
 function photoField() {
   let url = "";
   const note = h("small", { id: "photo-note", role: "status" }, "Made small here: at most 256 pixels are sent.");
-  const preview = h("img", { class: "picture", alt: "The picture that is sent", width: 108, height: 156, hidden: true });
-  const input = h("input", { type: "file", id: "new-picture", accept: "image/*", "aria-describedby": note.id, onchange: read });
+  const preview = h("img", {
+    class: "picture",
+    alt: "The picture that is sent",
+    width: 108,
+    height: 156,
+    hidden: true,
+  });
+  const input = h("input", {
+    type: "file",
+    id: "new-picture",
+    accept: "image/*",
+    "aria-describedby": note.id,
+    onchange: read,
+  });
   async function read() {
     url = "";
     try {

@@ -22,7 +22,8 @@ export const path = (customerId, at) => get(`/lookbook/customers/${id(customerId
 export const generation = (customerId, query) => get(`/lookbook/customers/${id(customerId)}/generation`, { query });
 export const map = () => get("/lookbook/map");
 export const operations = () => get("/lookbook/operations");
-export const cards = async (articleIds) => (articleIds.length ? get("/lookbook/articles", { id: articleIds }) : { articles: [] });
+export const cards = async (articleIds) =>
+  articleIds.length ? get("/lookbook/articles", { id: articleIds }) : { articles: [] };
 export const article = (articleId) => get(`/lookbook/articles/${id(articleId)}`);
 export const similar = (articleId, n = 8) => get(`/v1/articles/${id(articleId)}/similar`, { n });
 export const search = (q, wish) => get("/v1/search", { q, ...wish });
@@ -61,26 +62,14 @@ function query(parameters) {
   return text && `?${text}`;
 }
 
-async function timed(method, address, body) {
-  const start = performance.now();
-  const call = { method, path: address, status: 0 };
-  try {
-    const response = await sent(method, address, body, (status) => (call.status = status));
-    return response;
-  } catch (failure) {
-    call.status = failure.status ?? 0;
-    throw failure;
-  } finally {
-    call.ms = performance.now() - start;
-    calls.dispatchEvent(new CustomEvent("call", { detail: call }));
-  }
-}
+const timed = (method, address, body) =>
+  sent(method, address, body, (call) => calls.dispatchEvent(new CustomEvent("call", { detail: call })));
 
+/** The response to a call, made again with another key for as long as its key is refused. `told` hears of each try. */
 async function sent(method, address, body, told = () => {}) {
   for (;;) {
     const key = keysAreAsked ? await keyOrFailure() : null;
-    const response = await reached(method, address, body, key);
-    told(response.status);
+    const response = await tried(method, address, body, key, told);
     if (response.ok) return response;
     const failure = await failureOf(response);
     if (!keysAreAsked || ![401, 403].includes(response.status)) throw failure;
@@ -94,12 +83,18 @@ async function keyOrFailure() {
   return key;
 }
 
-async function reached(method, address, body, key) {
+async function tried(method, address, body, key, told) {
   const headers = { ...(key && { "X-API-Key": key }), ...(body && { "Content-Type": "application/json" }) };
+  const call = { method, path: address, status: 0 };
+  const start = performance.now();
   try {
-    return await fetch(address, { method, headers, body });
+    const response = await fetch(address, { method, headers, body });
+    call.status = response.status;
+    return response;
   } catch {
     throw new Failure(0, "network", "The service cannot be reached.");
+  } finally {
+    told({ ...call, ms: performance.now() - start });
   }
 }
 

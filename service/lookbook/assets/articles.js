@@ -25,7 +25,13 @@ export function articlesView() {
 
 function finder(known) {
   const box = h("div", { id: "found" });
-  const words = h("input", { type: "search", id: "words", autocomplete: "off", maxlength: 200, disabled: !known.generating });
+  const words = h("input", {
+    type: "search",
+    id: "words",
+    autocomplete: "off",
+    maxlength: 200,
+    disabled: !known.generating,
+  });
   const category = select(known.categories, "All", { onchange: find });
   const colour = select(known.colours, "All", { onchange: find });
   const number = h("input", { type: "text", id: "article-id", autocomplete: "off", maxlength: 128 });
@@ -39,7 +45,11 @@ function finder(known) {
     const wish = { n: SHOWN, category: category.value, colour: colour.value };
     const q = words.value.trim();
     if (q) return api.search(q, wish);
-    return api.recommendations(chosen.customer ?? newcomer(), { ...wish, strategy: "trending", exclude_purchased: false });
+    return api.recommendations(chosen.customer ?? newcomer(), {
+      ...wish,
+      strategy: "trending",
+      exclude_purchased: false,
+    });
   }
 
   function find(event) {
@@ -49,10 +59,27 @@ function finder(known) {
 
   find();
   return [
-    h("p", { class: "small" }, `${many(known.articles, "article")} in stock.`, known.generating ? " Words are searched by what they mean." : " Search by words needs a bundle with a generating half; these are what sells best."),
-    h("div", { class: "row" },
-      known.generating ? h("form", { role: "search", onsubmit: find, class: "row" }, field("Words", words), h("button", { type: "submit" }, "Search")) : null,
-      field("Category", category), field("Colour", colour),
+    h(
+      "p",
+      { class: "small" },
+      `${many(known.articles, "article")} in stock.`,
+      known.generating
+        ? " Words are searched by what they mean."
+        : " Search by words needs a bundle with a generating half; these are what sells best.",
+    ),
+    h(
+      "div",
+      { class: "row" },
+      known.generating
+        ? h(
+            "form",
+            { role: "search", onsubmit: find, class: "row" },
+            field("Words", words),
+            h("button", { type: "submit" }, "Search"),
+          )
+        : null,
+      field("Category", category),
+      field("Colour", colour),
       h("form", { onsubmit: open, class: "row" }, field("Article id", number), h("button", { type: "submit" }, "Open")),
     ),
     box,
@@ -63,6 +90,9 @@ function grid({ articles }) {
   if (!articles.length) return empty("Nothing found", "No article in stock passes these filters.");
   const shown = new Grid("Articles found");
   shown.show(articles.map(({ sources, ...article }) => article));
-  api.cards(articles.map(({ article_id }) => article_id)).then(({ articles: known }) => shown.stock(known), () => {});
+  api.cards(articles.map(({ article_id }) => article_id)).then(
+    ({ articles: known }) => shown.stock(known),
+    () => {},
+  );
   return shown.element;
 }

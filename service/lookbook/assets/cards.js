@@ -24,7 +24,10 @@ export class Grid {
     const shown = articles.map((article) => this.cards.get(article.article_id) ?? new Card(article, this.actions));
     shown.forEach((card, place) => card.update(articles[place], place + 1, moves ? moves.by.get(card.id) : 0));
     this.cards = new Map(shown.map((card) => [card.id, card]));
-    fill(this.element, shown.map((card) => card.element));
+    fill(
+      this.element,
+      shown.map((card) => card.element),
+    );
     if (focused?.isConnected) focused.focus({ preventScroll: true });
     if (!still.matches) this.#slide(before);
   }
@@ -62,7 +65,12 @@ class Card {
     this.element = h(
       "li",
       { class: "card", "data-article": this.id },
-      h("a", { class: "to-article", href: articleLink(this.id) }, h("span", { class: "frame" }, picture(this.id), this.badge), h("span", { class: "title" }, article.title)),
+      h(
+        "a",
+        { class: "to-article", href: articleLink(this.id) },
+        h("span", { class: "frame" }, picture(this.id), this.badge),
+        h("span", { class: "title" }, article.title),
+      ),
       h("p", { class: "facts" }, this.place, h("span", { class: "price" }, price(article.price)), this.level),
       this.sources,
       buttons.length ? h("div", { class: "actions" }, buttons) : null,
@@ -89,7 +97,12 @@ class Card {
   }
 
   #button(name, article, act) {
-    return h("button", { type: "button", "data-action": name.toLowerCase(), onclick: act }, name, unseen(` ${article.title}`));
+    return h(
+      "button",
+      { type: "button", "data-action": name.toLowerCase(), onclick: act },
+      name,
+      unseen(` ${article.title}`),
+    );
   }
 }
 
@@ -99,6 +112,11 @@ function source([name, place]) {
 
 /** A small row of pictures, each a link to its article. */
 export function thumbnails(label, articles) {
-  const one = ({ article_id, title }) => h("li", { "data-article": article_id }, h("a", { href: articleLink(article_id), title }, picture(article_id, title)));
+  const one = ({ article_id, title }) =>
+    h(
+      "li",
+      { "data-article": article_id },
+      h("a", { href: articleLink(article_id), title }, picture(article_id, title)),
+    );
   return h("ul", { class: "thumbnails", "aria-label": label }, articles.map(one));
 }

@@ -7,10 +7,11 @@ import { timeline } from "./history.js";
 import { newcomer } from "./picker.js";
 import { Recommendations } from "./recommendations.js";
 import { shop } from "./shop.js";
-import { block, empty, failed, lines, load, part, skeletonCards, strip } from "./states.js";
+import { block, empty, failed, keepFocus, lines, load, part, skeletonCards, strip } from "./states.js";
 
 const LEADS = {
-  customers: "Choose a customer, and see what they bought, what they are recommended, and how that changes with all that they do.",
+  customers:
+    "Choose a customer, and see what they bought, what they are recommended, and how that changes with all that they do.",
   taste: "Choose a customer, and see which way their taste went from purchase to purchase.",
   generation: "Choose a customer, and see what the language model reads about them and what it writes.",
 };
@@ -21,12 +22,25 @@ export function chooseView(view) {
   const some = h("div");
   const selling = h("div");
   const someCustomers = ({ customers }) => {
-    if (!customers.length) return empty("No customer is known yet", "Whoever is chosen is somebody new; the first purchase makes them known.");
-    return h("ul", { class: "names", id: "some-customers" }, customers.map((id) => h("li", null, h("a", { href: to(id) }, id))));
+    if (!customers.length)
+      return empty(
+        "No customer is known yet",
+        "Whoever is chosen is somebody new; the first purchase makes them known.",
+      );
+    return h(
+      "ul",
+      { class: "names", id: "some-customers" },
+      customers.map((id) => h("li", null, h("a", { href: to(id) }, id))),
+    );
   };
   const fresh = newcomer();
   load(some, () => api.customers("", 24), someCustomers, lines);
-  load(selling, () => api.recommendations(fresh, { n: 10, strategy: "trending" }), ({ articles }) => thumbnails("What sells best now", articles), strip);
+  load(
+    selling,
+    () => api.recommendations(fresh, { n: 10, strategy: "trending" }),
+    ({ articles }) => thumbnails("What sells best now", articles),
+    strip,
+  );
   return {
     heading: view === "customers" ? "Whose lookbook?" : `Whose ${view}?`,
     nodes: [
@@ -50,14 +64,27 @@ export function customerView(customerId) {
   async function refreshPast() {
     try {
       const known = await api.customer(customerId);
+      const held = past.contains(document.activeElement);
       if (past.isConnected) fill(past, drawPast(known));
+      if (held) keepFocus(past);
     } catch (failure) {
       fill(past, failed(failure, loadPast));
     }
   }
 
   loadPast();
-  load(now, shop, (known) => (list = new Recommendations(customerId, known, refreshPast)).element, () => [block(), skeletonCards()]);
-  return { heading: customerId, nodes: [h("p", { class: "kicker" }, "Customer"), part("history", "What they did", past), part("recommendations", "What they are recommended", now)] };
+  load(
+    now,
+    shop,
+    (known) => (list = new Recommendations(customerId, known, refreshPast)).element,
+    () => [block(), skeletonCards()],
+  );
+  return {
+    heading: customerId,
+    nodes: [
+      h("p", { class: "kicker" }, "Customer"),
+      part("history", "What they did", past),
+      part("recommendations", "What they are recommended", now),
+    ],
+  };
 }
-

@@ -43,7 +43,7 @@ export function unseen(text) {
 let counted = 0;
 
 /** An id for `for` and `aria-…` that nothing else on the page has. */
-export function freshId(prefix) {
+function freshId(prefix) {
   counted += 1;
   return `${prefix}-${counted}`;
 }
@@ -65,7 +65,14 @@ export function select(values, any, attributes) {
 /** One choice of few, as radio buttons side by side. `options`: [value, text, disabled?] each. */
 export function choice(legend, name, options, chosen, onchange) {
   const radio = ([value, text, disabled]) => {
-    const input = h("input", { type: "radio", name, value, checked: value === chosen, disabled: Boolean(disabled), onchange: () => onchange(value) });
+    const input = h("input", {
+      type: "radio",
+      name,
+      value,
+      checked: value === chosen,
+      disabled: Boolean(disabled),
+      onchange: () => onchange(value),
+    });
     return h("label", null, input, h("span", null, text));
   };
   return h("fieldset", { class: "choice" }, h("legend", null, legend), h("div", null, options.map(radio)));

@@ -7,7 +7,9 @@
  */
 export function moved(before, after) {
   const places = new Map(before.map((articleId, place) => [articleId, place]));
-  const by = new Map(after.map((articleId, place) => [articleId, places.has(articleId) ? places.get(articleId) - place : null]));
+  const by = new Map(
+    after.map((articleId, place) => [articleId, places.has(articleId) ? places.get(articleId) - place : null]),
+  );
   const fresh = after.filter((articleId) => by.get(articleId) === null);
   const gone = before.filter((articleId) => !by.has(articleId));
   return { by, fresh, gone, moved: [...by.values()].filter(Boolean).length };

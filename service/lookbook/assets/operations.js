@@ -1,10 +1,12 @@
 /** How the service does: bundle, latency by stage, requests, queue; asked again every few seconds while it is seen. */
 
 import * as api from "./api.js";
+import { bundle, metrics } from "./bundle.js";
 import { fill, h } from "./dom.js";
 import { reportPart } from "./report.js";
 import { block, empty, failed, part } from "./states.js";
-import { count, day, moment, ms } from "./words.js";
+import { table } from "./tables.js";
+import { count, ms } from "./words.js";
 
 const PERIOD = 5_000; // ms
 
@@ -13,7 +15,18 @@ export function operationsView() {
   const figures = h("div", { id: "figures", "aria-busy": "true" }, block());
   const report = h("div");
   watch(figures, report);
-  return { heading: "Operations", nodes: [h("p", { class: "lead" }, "Counted since the service started; brought up to date every 5 seconds while this page is seen."), figures, report] };
+  return {
+    heading: "Operations",
+    nodes: [
+      h(
+        "p",
+        { class: "lead" },
+        "Counted since the service started; brought up to date every 5 seconds while this page is seen.",
+      ),
+      figures,
+      report,
+    ],
+  };
 }
 
 /** Asks now and every PERIOD until `figures` has left the page; not while the page is hidden. */
@@ -50,17 +63,48 @@ function keepingPlace(box, draw) {
 
 function page(now, before) {
   return [
-    now.degraded || Object.keys(now.store_failures).length ? trouble(now) : null,
-    h("ul", { class: "tiles", "aria-label": "Figures" }, tiles(now, before).map(([name, value, more]) => h("li", null, h("span", { class: "name" }, name), h("b", { class: "figure" }, value), h("span", { class: "small" }, more)))),
+    now.degraded || Object.values(now.store_failures).some(Boolean) ? trouble(now) : null,
+    h(
+      "ul",
+      { class: "tiles", "aria-label": "Figures" },
+      tiles(now, before).map(([name, value, more]) =>
+        h(
+          "li",
+          null,
+          h("span", { class: "name" }, name),
+          h("b", { class: "figure" }, value),
+          h("span", { class: "small" }, more),
+        ),
+      ),
+    ),
     part("stages", "Latency of recommendations by stage", stages(now)),
-    h("div", { class: "pair" }, part("requests", "Requests", requests(now.requests)), part("bundle", "Live bundle", bundle(now.bundle))),
-    h("div", { class: "pair" }, part("generations", "Generations", outcomes(now)), part("metrics", "How it was evaluated", metrics(now.bundle.metrics))),
+    h(
+      "div",
+      { class: "pair" },
+      part("requests", "Requests", requests(now.requests)),
+      part("bundle", "Live bundle", bundle(now.bundle)),
+    ),
+    h(
+      "div",
+      { class: "pair" },
+      part("generations", "Generations", outcomes(now)),
+      part("metrics", "How it was evaluated", metrics(now.bundle.metrics)),
+    ),
   ];
 }
 
 function trouble({ degraded, store_failures }) {
-  const failures = Object.entries(store_failures).map(([reason, n]) => `${count(n)} × ${reason}`).join(", ");
-  return h("p", { class: "banner", id: "trouble" }, h("strong", null, `${count(degraded)} degraded answers. `), failures ? `Redis failed: ${failures}. ` : "", "Since the start; it need not be so now.");
+  const failures = Object.entries(store_failures)
+    .filter(([, times]) => times)
+    .map(([reason, n]) => `${count(n)} × ${reason}`)
+    .join(", ");
+  return h(
+    "p",
+    { class: "banner", id: "trouble" },
+    h("strong", null, `${count(degraded)} degraded answers. `),
+    failures ? `Redis failed: ${failures}. ` : "",
+    "Since the start; it need not be so now.",
+  );
 }
 
 function tiles(now, before) {
@@ -72,7 +116,11 @@ function tiles(now, before) {
     ["Requests", count(asked(now)), rate],
     ["Recommendation, p50", ms(total.p50_ms), `of ${count(total.count)}`],
     ["Recommendation, p99", ms(total.p99_ms), " "],
-    ["Queue", queue ? count(queue.waiting) : "–", queue ? `waiting; ${count(queue.in_hand)} in hand` : "nothing is generated"],
+    [
+      "Queue",
+      queue ? count(queue.waiting) : "–",
+      queue ? `waiting; ${count(queue.in_hand)} in hand` : "nothing is generated",
+    ],
     ["Degraded", count(now.degraded), "answers from memory"],
     ["Events", count(events.accepted), `${count(events.duplicate)} repeated, ${count(events.rejected)} rejected`],
     ["Articles", count(articles.in_stock), `in stock, of ${count(articles.all)}`],
@@ -82,16 +130,22 @@ function tiles(now, before) {
 
 /** p50 and p99 of each stage as bars on one scale, which the figures beside them say, too. */
 function stages({ stages, total }) {
-  const rows = [...stages.filter(({ stage }) => stage !== "total"), { stage: "total", ...total }].filter(({ count: n }) => n);
+  const rows = [...stages.filter(({ stage }) => stage !== "total"), { stage: "total", ...total }].filter(
+    ({ count: n }) => n,
+  );
   if (!rows.length) return empty("No recommendation yet", "Open a customer, and come back.");
   const longest = Math.max(...rows.map(({ p99_ms }) => p99_ms ?? 0));
-  return table("Latency by stage", ["Stage", "p50", "p99", "p50 (full) and p99 (outline)"], rows.map(({ stage, p50_ms, p99_ms }) => [stage, ms(p50_ms), ms(p99_ms), bars(p50_ms, p99_ms, longest)]));
+  return table(
+    "Latency by stage",
+    ["Stage", "p50", "p99", "p50 (full) and p99 (outline)"],
+    rows.map(({ stage, p50_ms, p99_ms }) => [stage, ms(p50_ms), ms(p99_ms), bars(p50_ms, p99_ms, longest)]),
+  );
 }
 
 function bars(p50, p99, longest) {
   const bar = (kind, value) => {
-    const element = h("span", { class: kind });
-    element.style.width = `${longest ? (100 * (value ?? 0)) / longest : 0}%`;
+    const element = h("span", { class: kind, hidden: !value });
+    element.style.width = `${(100 * value) / longest}%`;
     return element;
   };
   return h("span", { class: "bars", "aria-hidden": "true" }, bar("p99", p99), bar("p50", p50));
@@ -99,36 +153,24 @@ function bars(p50, p99, longest) {
 
 function requests(all) {
   if (!all.length) return empty("No request yet", "Open a customer, and come back.");
-  const rows = [...all].sort((one, other) => other.count - one.count).map(({ route, status, count: n }) => [h("code", null, route), status, count(n)]);
+  const rows = [...all]
+    .sort((one, other) => other.count - one.count)
+    .map(({ route, status, count: n }) => [h("code", null, route), status, count(n)]);
   return table("Requests by route and status", ["Route", "Status", "Count"], rows);
-}
-
-function bundle({ version, created, data_set, blend }) {
-  const pairs = [["Version", version], ["Created", created && moment(Date.parse(created) / 1000)], ["Data set", data_set?.name], ["Articles", data_set?.articles], ["Customers", data_set?.customers], ["Purchases", data_set?.purchases], ["Trained until", data_set?.cutoff && day(data_set.cutoff)]];
-  const told = ([name, value]) => h("div", null, h("dt", null, name), h("dd", null, typeof value === "number" ? count(value) : value));
-  const weights = Object.entries(blend ?? {}).map(([name, weight]) => told([`Weight of ${name.replaceAll("_", " ")}`, typeof weight === "number" ? weight.toFixed(3) : String(weight)]));
-  return h("dl", { class: "pairs" }, pairs.filter(([, value]) => value !== null && value !== undefined).map(told), weights);
 }
 
 function outcomes({ generations, queue }) {
   const rows = Object.entries(generations);
-  if (!rows.length) return empty("Nothing was generated", queue ? "The language model writes after events and requests." : "The live bundle has no generating half, or nothing generates.");
-  return table("Generations by what became of them", ["Outcome", "Count"], rows.map(([name, n]) => [name.replaceAll("_", " "), count(n)]));
-}
-
-const CHIEF = { auc: "AUC", recall_10: "Recall@10", ndcg_10: "NDCG@10", mrr: "MRR" };
-
-/** The chief figures of the table that the evaluation put first. */
-function metrics(evaluation) {
-  const headline = evaluation?.tables?.[evaluation.headline];
-  if (!headline) return empty("Not evaluated", "The bundle holds no evaluation that fits it.");
-  const percent = (figure) => (typeof figure?.value === "number" ? `${(100 * figure.value).toFixed(1)} %` : "–");
-  const rows = Object.entries(headline.models).map(([model, figures]) => [model, ...Object.keys(CHIEF).map((name) => percent(figures[name]))]);
-  return [h("p", { class: "small" }, `${headline.title}.`), table("Chief figures by model", ["Model", ...Object.values(CHIEF)], rows)];
-}
-
-function table(caption, columns, rows) {
-  const row = ([first, ...rest]) => h("tr", null, h("th", { scope: "row" }, first), rest.map((value) => h("td", null, value)));
-  const heads = columns.map((name) => h("th", { scope: "col" }, name));
-  return h("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": caption }, h("table", null, h("caption", { class: "unseen" }, caption), h("thead", null, h("tr", null, heads)), h("tbody", null, rows.map(row))));
+  if (!rows.length)
+    return empty(
+      "Nothing was generated",
+      queue
+        ? "The language model writes after events and requests."
+        : "The live bundle has no generating half, or nothing generates.",
+    );
+  return table(
+    "Generations by what became of them",
+    ["Outcome", "Count"],
+    rows.map(([name, n]) => [name.replaceAll("_", " "), count(n)]),
+  );
 }

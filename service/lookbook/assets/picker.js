@@ -13,8 +13,15 @@ export function newcomer() {
 /** Builds the picker into `box`. `choose(id)`: somebody was chosen. Returns `show(id)`, which writes who is chosen. */
 export function picker(box, choose) {
   const input = h("input", {
-    id: "customer", type: "text", role: "combobox", autocomplete: "off", spellcheck: "false", placeholder: "Search by id",
-    "aria-autocomplete": "list", "aria-expanded": "false", "aria-controls": "customer-list",
+    id: "customer",
+    type: "text",
+    role: "combobox",
+    autocomplete: "off",
+    spellcheck: "false",
+    placeholder: "Search by id",
+    "aria-autocomplete": "list",
+    "aria-expanded": "false",
+    "aria-controls": "customer-list",
   });
   const list = h("ul", { id: "customer-list", role: "listbox", "aria-label": "Customers", hidden: true });
   const note = h("p", { class: "unseen", role: "status" });
@@ -49,7 +56,10 @@ export function picker(box, choose) {
     const stranger = typed && !ids.includes(typed) ? [{ customerId: typed, text: `“${typed}”, as somebody new` }] : [];
     state.options = [...known, ...stranger].map((option, place) => ({ ...option, element: row(option, place) }));
     state.active = -1;
-    fill(list, state.options.map(({ element }) => element));
+    fill(
+      list,
+      state.options.map(({ element }) => element),
+    );
     list.hidden = state.options.length === 0;
     input.setAttribute("aria-expanded", String(!list.hidden));
     note.textContent = `${ids.length} customers found${complete ? "" : "; not all were looked at, type more"}`;
@@ -57,7 +67,17 @@ export function picker(box, choose) {
 
   function row({ customerId, text }, place) {
     const pressed = (event) => (event.preventDefault(), take(customerId));
-    return h("li", { id: `customer-option-${place}`, role: "option", "aria-selected": "false", "data-customer": customerId, onmousedown: pressed }, text);
+    return h(
+      "li",
+      {
+        id: `customer-option-${place}`,
+        role: "option",
+        "aria-selected": "false",
+        "data-customer": customerId,
+        onmousedown: pressed,
+      },
+      text,
+    );
   }
 
   async function search() {

@@ -32,7 +32,10 @@ function reveal(entries) {
   for (const { isIntersecting, target } of entries) {
     if (!isIntersecting) continue;
     seen.unobserve(target);
-    address(wanted.get(target)).then((url) => (target.src = url), () => target.classList.add("missing"));
+    address(wanted.get(target)).then(
+      (url) => (target.src = url),
+      () => target.classList.add("missing"),
+    );
   }
 }
 

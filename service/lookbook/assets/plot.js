@@ -11,7 +11,10 @@ const NEAR = 0.06;
 
 const clamp = (value) => Math.max(-REACH, Math.min(REACH, value));
 const px = ({ x, y }) => [((clamp(x) + REACH) / (2 * REACH)) * SIZE, ((REACH - clamp(y)) / (2 * REACH)) * SIZE];
-const at = (point) => px(point).map((value) => value.toFixed(1)).join(" ");
+const at = (point) =>
+  px(point)
+    .map((value) => value.toFixed(1))
+    .join(" ");
 
 /** The cluster whose middle is nearest to a point. */
 export function nearest(clusters, { x, y }) {
@@ -34,11 +37,21 @@ export function plot(map, points, tell) {
   const steps = points.map((point, place) => step(point, place, points, tell));
   const element = s(
     "svg",
-    { class: "plot", viewBox: `0 0 ${SIZE} ${SIZE}`, role: "group", "aria-label": "Map of articles and the path of the style. Arrow keys move along the path; the table below says the same." },
+    {
+      class: "plot",
+      viewBox: `0 0 ${SIZE} ${SIZE}`,
+      role: "group",
+      "aria-label":
+        "Map of articles and the path of the style. Arrow keys move along the path; the table below says the same.",
+    },
     arrowhead(),
     s("g", { class: "dots", "aria-hidden": "true" }, map.articles.map(dot)),
     s("g", { class: "labels", "aria-hidden": "true" }, apart(map.clusters).map(label)),
-    s("g", { class: "path", "aria-hidden": "true" }, points.slice(1).map((point, place) => segment(points[place], point, place, points.length))),
+    s(
+      "g",
+      { class: "path", "aria-hidden": "true" },
+      points.slice(1).map((point, place) => segment(points[place], point, place, points.length)),
+    ),
     ahead,
     s("g", { class: "steps" }, steps),
   );
@@ -49,7 +62,19 @@ export function plot(map, points, tell) {
 }
 
 function arrowhead() {
-  const marker = s("marker", { id: "arrow", viewBox: "0 0 10 10", refX: 9, refY: 5, markerWidth: 7, markerHeight: 7, orient: "auto-start-reverse" }, s("path", { d: "M0 0 10 5 0 10z" }));
+  const marker = s(
+    "marker",
+    {
+      id: "arrow",
+      viewBox: "0 0 10 10",
+      refX: 9,
+      refY: 5,
+      markerWidth: 7,
+      markerHeight: 7,
+      orient: "auto-start-reverse",
+    },
+    s("path", { d: "M0 0 10 5 0 10z" }),
+  );
   return s("defs", null, marker);
 }
 
@@ -70,7 +95,8 @@ function apart(clusters) {
     const half = Math.min(cluster.label.length * 8, SIZE / 2 - 10);
     const x = Math.max(half + 8, Math.min(SIZE - half - 8, middle));
     let y = Math.max(36, top);
-    for (const other of placed) if (Math.abs(other.x - x) < half + other.half && Math.abs(other.y - y) < 40) y = other.y + 40;
+    for (const other of placed)
+      if (Math.abs(other.x - x) < half + other.half && Math.abs(other.y - y) < 40) y = other.y + 40;
     placed.push({ ...cluster, x, y: Math.min(y, SIZE - 12), half });
   }
   return placed;
@@ -79,7 +105,11 @@ function apart(clusters) {
 /** One part of the path; earlier ones are fainter, the last has the arrow. */
 function segment(from, to, place, n) {
   const last = place === n - 2;
-  return s("path", { d: `M${at(from)}L${at(to)}`, "stroke-opacity": (0.3 + (0.7 * (place + 1)) / (n - 1)).toFixed(2), "marker-end": last ? "url(#arrow)" : null });
+  return s("path", {
+    d: `M${at(from)}L${at(to)}`,
+    "stroke-opacity": (0.3 + (0.7 * (place + 1)) / (n - 1)).toFixed(2),
+    "marker-end": last ? "url(#arrow)" : null,
+  });
 }
 
 function leaning(from, to, name) {
@@ -96,10 +126,25 @@ function step(point, place, points, tell) {
   const last = place === points.length - 1;
   const name = pointName(point, place, points);
   const heard = () => tell({ ...point, name });
-  const marks = [s("circle", { class: "reach", cx, cy, r: 22 }), s("circle", { class: "mark", cx, cy, r: last ? 15 : 8 })];
-  if (last) marks.push(s("text", { x: cx, y: cy > 70 ? cy - 26 : cy + 46, "text-anchor": "middle", "aria-hidden": "true" }, "now"));
-  const attributes = { class: last ? "step last" : "step", "data-step": place, tabindex: last ? 0 : -1, "aria-label": name, onfocus: heard, onpointerenter: heard };
-  return point.article ? s("a", { href: articleLink(point.article.article_id), ...attributes }, marks) : s("g", { role: "img", ...attributes }, marks);
+  const marks = [
+    s("circle", { class: "reach", cx, cy, r: 22 }),
+    s("circle", { class: "mark", cx, cy, r: last ? 15 : 8 }),
+  ];
+  if (last)
+    marks.push(
+      s("text", { x: cx, y: cy > 70 ? cy - 26 : cy + 46, "text-anchor": "middle", "aria-hidden": "true" }, "now"),
+    );
+  const attributes = {
+    class: last ? "step last" : "step",
+    "data-step": place,
+    tabindex: last ? 0 : -1,
+    "aria-label": name,
+    onfocus: heard,
+    onpointerenter: heard,
+  };
+  return point.article
+    ? s("a", { href: articleLink(point.article.article_id), ...attributes }, marks)
+    : s("g", { role: "img", ...attributes }, marks);
 }
 
 /** One point of the path is reached with Tab, all others from there with arrow keys. */

@@ -27,7 +27,11 @@ export function season(customerId, now, lean) {
   const gone = h("div");
   const output = h("output", { for: "month", id: "month-name" }, "now");
   const slider = h("input", { type: "range", id: "month", min: 0, max: MONTHS, step: 1, value: 0, oninput: slid });
-  const december = h("button", { type: "button", onclick: () => ((slider.value = 12 - 1 - new Date(now * 1000).getUTCMonth() || MONTHS), slid()) }, "December");
+  const december = h(
+    "button",
+    { type: "button", onclick: () => ((slider.value = 12 - 1 - new Date(now * 1000).getUTCMonth() || MONTHS), slid()) },
+    "December",
+  );
   const back = h("button", { type: "button", onclick: () => ((slider.value = 0), slid()) }, "Now");
   const state = { now: null, turn: 0, timer: 0 };
 
@@ -61,8 +65,24 @@ export function season(customerId, now, lean) {
     fill(banner, then.degraded ? degraded() : null);
     fill(body, then.articles.length ? grid.element : empty("Nothing to recommend", "No article is in stock."));
     grid.show(then.articles, moves);
-    fill(status, ahead ? `${name()} against now: ${summary(moves)}. Answered in ${ms(took)}.` : "Now. Move the slider, and see what another month would change.");
-    fill(gone, moves?.gone.length ? [h("h3", null, "Among the first only now"), thumbnails("Gone", present.articles.filter(({ article_id }) => moves.gone.includes(article_id)))] : null);
+    fill(
+      status,
+      ahead
+        ? `${name()} against now: ${summary(moves)}. Answered in ${ms(took)}.`
+        : "Now. Move the slider, and see what another month would change.",
+    );
+    fill(
+      gone,
+      moves?.gone.length
+        ? [
+            h("h3", null, "Among the first only now"),
+            thumbnails(
+              "Gone",
+              present.articles.filter(({ article_id }) => moves.gone.includes(article_id)),
+            ),
+          ]
+        : null,
+    );
     lean(ahead ? path.points.at(-1) : null, name());
     stock(grid, then);
   }
@@ -70,9 +90,22 @@ export function season(customerId, now, lean) {
   setTimeout(ask);
   slider.setAttribute("aria-valuetext", "now");
   return [
-    h("p", { class: "small" }, "The style's memory is asked what it would recommend at another time; nothing is stored."),
-    h("div", { class: "slider" }, h("label", { for: "month" }, "The time is ", output), slider, h("div", { class: "row" }, back, december)),
-    banner, status, body, gone,
+    h(
+      "p",
+      { class: "small" },
+      "The style's memory is asked what it would recommend at another time; nothing is stored.",
+    ),
+    h(
+      "div",
+      { class: "slider" },
+      h("label", { for: "month" }, "The time is ", output),
+      slider,
+      h("div", { class: "row" }, back, december),
+    ),
+    banner,
+    status,
+    body,
+    gone,
   ];
 }
 

@@ -4,12 +4,27 @@ import { Failure } from "./api.js";
 import { fill, h } from "./dom.js";
 
 const WHAT = {
-  network: ["The service cannot be reached", "It may be starting again, or the network is gone. Nothing was lost; try again in a moment."],
-  store_unavailable: ["Redis does not answer", "What is known about customers and stock lives there. Nothing was lost; try again in a moment."],
-  not_ready: ["The service is getting ready", "It is loading its bundle and the catalogue, which takes seconds. Try again in a moment."],
-  unauthorised: ["An API key is needed", "This page shows what is stored about customers. Try again to give a key that is good for admin."],
+  network: [
+    "The service cannot be reached",
+    "It may be starting again, or the network is gone. Nothing was lost; try again in a moment.",
+  ],
+  store_unavailable: [
+    "Redis does not answer",
+    "What is known about customers and stock lives there. Nothing was lost; try again in a moment.",
+  ],
+  not_ready: [
+    "The service is getting ready",
+    "It is loading its bundle and the catalogue, which takes seconds. Try again in a moment.",
+  ],
+  unauthorised: [
+    "An API key is needed",
+    "This page shows what is stored about customers. Try again to give a key that is good for admin.",
+  ],
   unknown_article: ["There is no such article", "The catalogue has never held an article of this id."],
-  too_many_requests: ["Too many calls", "This API key makes more calls a second than are allowed. Try again in a moment."],
+  too_many_requests: [
+    "Too many calls",
+    "This API key makes more calls a second than are allowed. Try again in a moment.",
+  ],
 };
 
 /**
@@ -17,16 +32,28 @@ const WHAT = {
  * try again. Answers that come after the box has left the page are dropped.
  */
 export async function load(box, ask, show, waiting = lines) {
+  const held = box.contains(document.activeElement);
   box.setAttribute("aria-busy", "true");
   fill(box, waiting());
   try {
     const answer = await ask();
     if (box.isConnected) fill(box, show(answer));
   } catch (failure) {
-    fill(box, failed(failure, () => load(box, ask, show, waiting)));
+    fill(
+      box,
+      failed(failure, () => load(box, ask, show, waiting)),
+    );
   } finally {
     box.removeAttribute("aria-busy");
+    if (held) keepFocus(box);
   }
+}
+
+/** Focuses `box` where what was focused in it is gone, so that the keyboard goes on from there. */
+export function keepFocus(box) {
+  if (document.activeElement !== document.body) return;
+  box.tabIndex = -1;
+  box.focus({ preventScroll: true });
 }
 
 /** What went wrong, with a button that tries again where `again` is given. Anything but a Failure is a bug and thrown on. */
@@ -34,8 +61,18 @@ export function failed(failure, again) {
   if (!(failure instanceof Failure)) throw failure;
   const [title, text] = WHAT[failure.type] ?? ["That did not work", failure.message];
   const button = again && h("button", { type: "button", class: "retry", onclick: again }, "Try again");
-  const detail = WHAT[failure.type] && failure.status ? h("p", { class: "small" }, `${failure.status} ${failure.type}: ${failure.message}`) : null;
-  return h("div", { class: "failure", role: "alert", "data-failure": failure.type }, h("p", { class: "notice-title" }, title), h("p", null, text), detail, button);
+  const detail =
+    WHAT[failure.type] && failure.status
+      ? h("p", { class: "small" }, `${failure.status} ${failure.type}: ${failure.message}`)
+      : null;
+  return h(
+    "div",
+    { class: "failure", role: "alert", "data-failure": failure.type },
+    h("p", { class: "notice-title" }, title),
+    h("p", null, text),
+    detail,
+    button,
+  );
 }
 
 /** Nothing to show, and what to do about it. */
@@ -45,7 +82,12 @@ export function empty(title, ...what) {
 
 /** The banner over an answer that Redis took no part in. */
 export function degraded() {
-  return h("p", { class: "banner", id: "degraded" }, h("strong", null, "Degraded answer. "), "Redis could not be asked, so this comes from memory and may be out of date. It mends itself as soon as Redis answers.");
+  return h(
+    "p",
+    { class: "banner", id: "degraded" },
+    h("strong", null, "Degraded answer. "),
+    "Redis could not be asked, so this comes from memory and may be out of date. It mends itself as soon as Redis answers.",
+  );
 }
 
 export const skeletonCards = (n = 12) => skeleton("cards", n);
@@ -55,11 +97,13 @@ export const block = () => skeleton("block", 1);
 
 function skeleton(kind, n) {
   const shapes = Array.from({ length: n }, () => h("div"));
-  return [h("p", { class: "unseen", role: "status" }, "Loading …"), h("div", { class: `skeleton ${kind}`, "aria-hidden": "true" }, shapes)];
+  return [
+    h("p", { class: "unseen", role: "status" }, "Loading …"),
+    h("div", { class: `skeleton ${kind}`, "aria-hidden": "true" }, shapes),
+  ];
 }
 
 /** A titled part of a view. */
 export function part(id, title, ...children) {
   return h("section", { id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), children);
 }
-
