@@ -75,9 +75,10 @@ class Blend(BaseModel):
     """Weights of the blended ranking, fitted on validation data.
 
     score = f·d + popularity · f_p + trend · log(1 + recent sales) + best_sellers · g(place among the best sellers, 10)
-    + generated · g(rank in the mixup list, ``MIXUP_LENGTH``) + bought_before, the last for what the customer has, where
-    that may be shown again; with f_p the popularity component of f and g(rank, K) = log((K + 1) / rank) / log(K + 1)
-    for the first K of a list, where there is one, else 0. Best sellers are the articles in stock with the highest f_p.
+    + generated · g(rank in the mixup list, ``MIXUP_LENGTH``) + bought_before · g(place among what the customer bought,
+    ``MIXUP_LENGTH``), the latest first, as far as that may be shown again; with f_p the popularity component of f and
+    g(rank, K) = log((K + 1) / rank) / log(K + 1) for the first K of a list, where there is one, else 0. Best sellers
+    are the articles in stock with the highest f_p.
     ``cold_by_style``: customers without purchases are ranked by this, too, with d of the empty history; else what sold
     lately comes first for them.
     """

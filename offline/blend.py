@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
+from model_store.generation_spec import MIXUP_LENGTH
 from model_store.popularity import trend_score
 from model_store.purchases import Purchases
 from offline.popularity import RecentSales, best_seller_bonus
@@ -62,10 +63,10 @@ def fit_blend(
 
     ``purchases``: sales of all customers, of which those count that were known at ``until`` (Unix seconds), as in the
     evaluation by time; ``created_at`` int64 (N): when each article was made (Unix seconds, -1 unknown).
-    ``owned`` (C): what each customer bought before, positions among the candidates; who bought nothing is ranked like
-    all others where that is better for them. ``lists`` (C): each customer's mixup list, in the same way, empty where
-    nothing was generated; their weight is fitted on those who have one. ``popularity`` float32 (N): that component of
-    f, where the run has it.
+    ``owned`` (C): what each customer bought before, the latest first, positions among the candidates; who bought
+    nothing is ranked like all others where that is better for them. ``lists`` (C): each customer's mixup list, in the
+    same way, empty where nothing was generated; their weight is fitted on those who have one. ``popularity`` float32
+    (N): that component of f, where the run has it.
     """
     window, styles = _at_most(window, styles, _MOST_CUSTOMERS)
     owned, lists = owned[: len(window.customers)], None if lists is None else lists[: len(window.customers)]
@@ -150,7 +151,7 @@ def _bonus(
     def rows(low: int, high: int) -> Float32:
         bonus: Float32 = np.tile(always, (high - low, 1))
         for row, had in zip(bonus, owned[low:high], strict=False):
-            row[had] += again
+            row[had[:MIXUP_LENGTH]] += again * rank_bonus(len(had))
         for row, listed in zip(bonus, lists[low:high], strict=False):
             row[listed] += generated * rank_bonus(len(listed))
         return bonus

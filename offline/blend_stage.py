@@ -11,7 +11,7 @@ from offline.context import Context
 from offline.generating import GeneratingModel, sessions_before
 from offline.popularity import scored_dna
 from offline.style_lstm import customer_index, styles_at, trained_network
-from offline.validation import owned_candidates
+from offline.validation import bought_candidates
 
 
 def train_blend(context: Context) -> None:
@@ -27,8 +27,8 @@ def train_blend(context: Context) -> None:
     created_at, until = context.data.created_at, context.split.validation_from
     position = np.full(len(dna), -1)
     position[known.window.candidates] = np.arange(len(known.window.candidates))
-    owned = owned_candidates(position, known.training, index)
-    fitted = fit_blend(known.window, dna, styles, known.training, created_at, until, owned, lists, popularity)
+    bought = bought_candidates(position, known.training, index)
+    fitted = fit_blend(known.window, dna, styles, known.training, created_at, until, bought, lists, popularity)
     for name, tried in fitted.tried.items():
         alone, chosen = tried[0], next(entry for entry in tried if entry[0] == getattr(fitted.blend, name))
         whose = " for who has a session" if name == "generated" else ""

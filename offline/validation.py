@@ -68,6 +68,19 @@ def make_window(
     return Window([purchases.customer_ids[index] for index in customer], times, candidates, row, target)
 
 
+def bought_candidates(
+    position: NDArray[np.int64], purchases: Purchases, customers: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """``owned_candidates`` in order of their latest purchase, the latest first."""
+    bought = []
+    for customer in customers.tolist():
+        rows = slice(*purchases.offsets[customer : customer + 2]) if customer >= 0 else slice(0)
+        places = position[purchases.article[rows]][::-1]
+        places = places[places >= 0]
+        bought.append(places[np.sort(np.unique(places, return_index=True)[1])])
+    return bought
+
+
 def owned_candidates(
     position: NDArray[np.int64], purchases: Purchases, customers: NDArray[np.int64]
 ) -> list[NDArray[np.int64]]:
@@ -76,12 +89,7 @@ def owned_candidates(
     ``position`` int64 (N): place of each article among the candidates, -1 for what is none; ``customers`` int64 (C):
     index into those of ``purchases``, -1 for who bought nothing.
     """
-    owned = []
-    for customer in customers.tolist():
-        bought = slice(*purchases.offsets[customer : customer + 2]) if customer >= 0 else slice(0)
-        places = np.unique(position[purchases.article[bought]])
-        owned.append(places[places >= 0])
-    return owned
+    return [np.sort(places) for places in bought_candidates(position, purchases, customers)]
 
 
 def ranks(

@@ -5,7 +5,7 @@ Schemas: ``service.http.schemas``; a test holds real answers against them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,13 +100,14 @@ def shown_generation(generation: StoredGeneration) -> dict[str, Any]:
 class ScoreExplanations:
     """The parts that scores may be made of; which of them count depends on the strategy (``service.engine.ranking``).
 
-    ``listed``: the mixup list, None where there is no intent; ``again``: as in ``service.engine.ranking.Asked``.
+    ``listed``: the mixup list, None where there is no intent; ``again``: what was bought before, the latest first, as
+    far as it may be shown.
     """
 
     def __init__(
-        self, live: Live, taste: Taste, trend: TrendSnapshot, listed: MixupList | None, again: Collection[str] = ()
+        self, live: Live, taste: Taste, trend: TrendSnapshot, listed: MixupList | None, again: Sequence[str] = ()
     ):
-        self.taste, self._again = taste, frozenset(again)
+        self.taste, self._again = taste, dict(zip(again, _BONUSES, strict=False))
         self._index, self._blend, self._trend = live.index, live.bundle.manifest.blend, trend
         lists = (NO_ROWS, NO_ROWS, NO_ROWS) if listed is None else (listed.rows, listed.by_id, listed.by_title)
         self._ranks, self._id_ranks, self._title_ranks = (
@@ -129,7 +130,7 @@ class ScoreExplanations:
             "trend_weight": self._blend.trend,
             "best_seller": self._best_sellers.get(article_id, 0.0),
             "best_sellers_weight": self._blend.best_sellers,
-            "bought_before": float(article_id in self._again),
+            "bought_before": self._again.get(article_id, 0.0),
             "bought_before_weight": self._blend.bought_before,
             "generated": 0.0 if rank is None else _BONUSES[rank - 1],
             "generated_weight": self._blend.generated,

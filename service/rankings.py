@@ -76,8 +76,8 @@ class Ranking(NamedTuple):
     """An answer's articles, best first, and what they were ranked by.
 
     ``open_jsons``: what the index shows of each article at that moment (``ArticleIndex.open_jsons``). ``again``: what
-    the customer bought before, where that may be shown. ``styled`` and ``ranked``: when the style was known, and the
-    ranking, of all who shared the work (``perf_counter``).
+    the customer bought before, the latest first, where that may be shown. ``styled`` and ``ranked``: when the style was
+    known, and the ranking, of all who shared the work (``perf_counter``).
     """
 
     articles: RankedArticles
@@ -110,7 +110,7 @@ def _rank(live: Live, informed: Sequence[Informed]) -> list[Ranking]:
             each.trending,
             _without_purchased(each.wish, each.known.state),
             each.intent,
-            () if each.wish.exclude_purchased else each.known.state.purchased,
+            () if each.wish.exclude_purchased else each.known.state.purchased[::-1],
         )
         for each, taste in zip(informed, tastes, strict=True)
     ]

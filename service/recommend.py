@@ -202,7 +202,8 @@ def _explanations(
     if not wish.explain:
         return None
     listed = None if found.intent is None else live.ranker.mixup(live.index, found.intent, ranking.filters)
-    return answers.ScoreExplanations(live, ranking.taste, trend, listed, ranking.again)
+    again = live.index.ids_of(live.index.allowed_among(ranking.again, ranking.filters))
+    return answers.ScoreExplanations(live, ranking.taste, trend, listed, again)
 
 
 def _answer(

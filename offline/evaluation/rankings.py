@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
+from model_store.generation_spec import MIXUP_LENGTH
 from model_store.popularity import POPULARITY, TRENDING_DAYS, trend_score
 from offline.baselines import MODELS, RECFORMER, RECFORMER_QUERY
 from offline.evaluation.counting import CO_PURCHASE, MARKOV, OWN_HISTORY
@@ -180,8 +181,8 @@ class BlendedRanking:
         popular, readings = self._popular.distinct(self._read[customers])
         lists = self.lists[customers] if self.lists else [np.zeros(0, np.int64)] * len(scores)
         new_customer = (self.task.history_sizes[customers] == 0) & (not self.blend.cold_by_style)
-        owned = map(self.task.first_time.hidden_from, range(*customers.indices(self.task.targets.customers)))
-        everyone = zip(scores, moments, readings, new_customer, lists, owned, strict=True)
+        bought = self.task.bought[customers]
+        everyone = zip(scores, moments, readings, new_customer, lists, bought, strict=True)
         for row, moment, reading, cold, listed, had in everyone:
             trend = trends[moment]
             bonus = np.zeros(len(row), np.float32)
@@ -193,7 +194,7 @@ class BlendedRanking:
             else:
                 row[:] += popular[reading] + np.float32(self.blend.trend) * trend
                 row[:] += np.float32(self.blend.generated) * bonus
-                row[had] += np.float32(self.blend.bought_before)
+                row[had[:MIXUP_LENGTH]] += np.float32(self.blend.bought_before) * rank_bonus(len(had))
         return scores
 
     @cached_property

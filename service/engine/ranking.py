@@ -96,7 +96,7 @@ _NOT_GENERATED = MixupList(NO_ROWS, NO_ROWS, NO_ROWS)
 class Asked(NamedTuple):
     """One customer's request for a ranking of ``n`` articles that pass ``filters``; see ``Ranker.rank``.
 
-    ``again``: what the customer bought before, where that may be shown.
+    ``again``: what the customer bought before, the latest first, where that may be shown.
     """
 
     taste: Taste
@@ -208,8 +208,8 @@ class Ranker:
         n, filters, query, blend = asked.n, asked.filters, fusion.query, fusion.blend
         rows_listed = self._counted(index, asked)
         best = self.best_sellers(index, filters) if blend.best_sellers else _NONE
-        again = index.allowed_among(asked.again, filters) if blend.bought_before else NO_ROWS
-        lifted = _lifted(best, again, blend) if len(best.rows) or len(again) else _NOTHING_LIFTED
+        again = _again(index, asked) if blend.bought_before else _NONE
+        lifted = _lifted(best, again, blend) if len(best.rows) or len(again.rows) else _NOTHING_LIFTED
         nearest = index.ranked(found.rows, found.scores, n, filters.exclude)
         if not blend.trend and not len(rows_listed) and not len(lifted.rows):
             return _columns(nearest, {fusion.source: range(1, len(nearest.rows) + 1)})
@@ -228,7 +228,7 @@ class Ranker:
                 fusion.source: _ranks_in(Listed.whole(nearest.rows), ranked.rows),
                 "trending": trend.ranks(ranked.rows, filters) if blend.trend else [0] * len(ranked.rows),
                 "best_sellers": _ranks_in(best, ranked.rows),
-                "bought_before": _ranks_among(again, ranked.rows),
+                "bought_before": _ranks_in(again, ranked.rows),
                 "generated": generated,
             },
         )
@@ -280,12 +280,17 @@ class _Lifted(NamedTuple):
 _NOTHING_LIFTED = _Lifted(NO_ROWS, np.zeros(0, np.float32))
 
 
-def _lifted(best: Listed, again: Rows, blend: Blend) -> _Lifted:
+def _again(index: ArticleIndex, asked: Asked) -> Listed:
+    """What was bought before, the latest first, as far as it may be shown."""
+    return Listed.whole(index.allowed_among(asked.again, asked.filters)[:MIXUP_LENGTH])
+
+
+def _lifted(best: Listed, again: Listed, blend: Blend) -> _Lifted:
     """The ``best`` sellers, and what was bought before and may be shown ``again``."""
-    rows = united(best.rows, again)
+    rows = united(best.rows, again.rows)
     gains = np.zeros(len(rows), np.float32)
     gains[np.searchsorted(rows, best.rows)] += np.float32(blend.best_sellers) * BONUSES[best.places]
-    gains[np.searchsorted(rows, again)] += np.float32(blend.bought_before)
+    gains[np.searchsorted(rows, again.rows)] += np.float32(blend.bought_before) * rank_bonus(len(again.rows))
     return _Lifted(rows, gains)
 
 
@@ -324,13 +329,6 @@ def _ranks_in(listed: Listed, rows: Rows) -> list[int]:
     """The 1-based rank of each article in a list, 0 where it is not in it."""
     place_of = dict(zip(listed.rows.tolist(), listed.places.tolist(), strict=True))
     return [place_of.get(row, -1) + 1 for row in rows.tolist()]
-
-
-def _ranks_among(some: Rows, rows: Rows) -> list[int]:
-    """Of those of ``rows`` that are among ``some``, the how manieth of them each is, from 1; 0 for all others."""
-    among = np.isin(rows, some)
-    ranks: list[int] = (np.cumsum(among) * among).tolist()
-    return ranks
 
 
 def _columns(ranked: Ranked, ranks: Mapping[str, Sequence[int]]) -> RankedArticles:

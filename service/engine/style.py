@@ -167,15 +167,16 @@ class StyleModel:
 
     def _advanced(self, further: _Further, hidden: Float32, cell: Float32) -> CustomerState:
         state, known = further.state, further.known
+        skipped = _with(state.skipped, further.skipped)
         return CustomerState(
             self.bundle_version,
             state.consumed + len(known.purchases) - (state.pending is None and bool(known.purchases)),
             hidden,
             cell,
             known.purchases[-1] if known.purchases else state.pending,
-            _with(state.purchased, (purchase.article_id for purchase in further.purchases)),
+            _bought(state.purchased, known, skipped),
             state.returned,
-            _with(state.skipped, further.skipped),
+            skipped,
         )
 
     def replay(self, events: Iterable[Event]) -> CustomerState:
@@ -194,17 +195,14 @@ class StyleModel:
         histories = [effective_history(events) for events in logs]
         purchases, returned = [history for history, _ in histories], [gone for _, gone in histories]
         known = list(map(self._known, purchases))
-        return lambda: self._states(purchases, returned, known)
+        return lambda: self._states(returned, known)
 
     def states(self, histories: Sequence[list[Purchase]], returned: Sequence[Iterable[str]]) -> list[CustomerState]:
         """States of effective histories (oldest first, returns taken out) and of the articles returned beside them."""
-        return self._states(histories, returned, list(map(self._known, histories)))
+        return self._states(returned, list(map(self._known, histories)))
 
     def _states(
-        self,
-        histories: Sequence[list[Purchase]],
-        returned: Sequence[Iterable[str]],
-        looked_up: Sequence[tuple[_Steps, list[str]]],
+        self, returned: Sequence[Iterable[str]], looked_up: Sequence[tuple[_Steps, list[str]]]
     ) -> list[CustomerState]:
         """``states``, of what ``_known`` says of each history."""
         known, skipped = zip(*looked_up, strict=True) if looked_up else ((), ())
@@ -215,11 +213,11 @@ class StyleModel:
                 max(len(steps.purchases) - 1, 0),
                 *memory,
                 steps.purchases[-1] if steps.purchases else None,
-                _with((), (purchase.article_id for purchase in history)),
+                _bought((), steps, _with((), missing)),
                 _with((), gone),
                 _with((), missing),
             )
-            for steps, missing, history, gone, memory in zip(known, skipped, histories, returned, memories, strict=True)
+            for steps, missing, gone, memory in zip(known, skipped, returned, memories, strict=True)
         ]
 
     def _known(self, purchases: Iterable[Purchase]) -> tuple[_Steps, list[str]]:
@@ -282,6 +280,16 @@ class StyleModel:
 def _place(purchase: Purchase) -> tuple[int, str]:
     """A purchase's place in its history."""
     return purchase[:2]
+
+
+def _bought(before: Sequence[str], known: _Steps, skipped: Sequence[str]) -> tuple[str, ...]:
+    """The articles bought, as states have them, after those of ``before``; ``skipped``: all that were, in order."""
+    passed = set(skipped)
+    order = dict.fromkeys(article for article in before if article not in passed)
+    for purchase in known.purchases:
+        order.pop(purchase.article_id, None)
+        order[purchase.article_id] = None
+    return (*skipped, *order)
 
 
 def _with(articles: Sequence[str], further: Iterable[str]) -> tuple[str, ...]:

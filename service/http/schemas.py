@@ -203,7 +203,10 @@ class ScoreExplanation(BaseModel):
     trend_weight: float = Field(description="The bundle's weight of the trend in the blended ranking.")
     best_seller: float = Field(description="Worth of the place among the ten best sellers in stock: 1 for the first.")
     best_sellers_weight: float = Field(description="The bundle's weight of that in the blended ranking.")
-    bought_before: float = Field(description="1 for what the customer bought, where that may be shown again, else 0.")
+    bought_before: float = Field(
+        description="Worth of the place among what the customer bought, as far as it may be shown again: 1 for the "
+        "latest."
+    )
     bought_before_weight: float = Field(description="The bundle's weight of that in the blended ranking.")
     generated: float = Field(
         description="Worth of the place in the list that what was generated gives (`sources.generated`): 1 for the "

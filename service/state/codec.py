@@ -27,7 +27,7 @@ from service.state.customer import CustomerState, Revision
 _PURCHASE, _RETURN = 1, 2
 _KINDS = {_PURCHASE: EventType.PURCHASE, _RETURN: EventType.RETURN}
 
-_STATE_FORMAT = 1
+_STATE_FORMAT = 2  # from 2 on, what was bought stands in order of its latest purchase
 # checksum; format, has pending; purchased, returned, skipped (counts); log; timestamp of pending; entries, consumed.
 # Padded to 48 bytes, so that the memory behind it is aligned and is read without a copy.
 _HEADER = struct.Struct("<IBBHIIIQqII4x")

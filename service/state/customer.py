@@ -48,9 +48,10 @@ class CustomerState:
 
     ``hidden`` and ``cell`` are float32 (256): the LSTM's memory after consuming purchases 1 … n-1 of the history, the
     time of purchase n included. ``pending`` is purchase n, whose Fashion DNA and time enter the next step (design §4);
-    None where the history is empty, and the memory is then zero. ``purchased`` and ``returned`` are the distinct
-    articles of the history and of the returns, in order of id. ``skipped`` are those of ``purchased`` that had no
-    Fashion DNA in the bundle, so that the memory and ``pending`` know nothing of them.
+    None where the history is empty, and the memory is then zero. ``purchased`` are the distinct articles of the
+    history, those of ``skipped`` first, then in order of their latest purchase; ``returned`` those of the returns, in
+    order of id. ``skipped``, in order of id, had no Fashion DNA in the bundle, so that the memory and ``pending`` know
+    nothing of them.
     """
 
     bundle: str

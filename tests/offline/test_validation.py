@@ -8,7 +8,7 @@ from tiny_shops import purchases_of
 from model_store.dataset import Availability
 from model_store.errors import TrainingError
 from offline.blend import fit_blend
-from offline.validation import auc, discounted_gain, make_window, owned_candidates, ranks
+from offline.validation import auc, bought_candidates, discounted_gain, make_window, owned_candidates, ranks
 
 DAY = 86_400
 ARTICLES = 12
@@ -219,6 +219,14 @@ def test_the_blend_lifts_what_was_bought_before_where_that_is_bought_again(again
         assert max(gain for _, _, gain in others) > alone[2] + 0.1
     else:
         assert max(gain for _, _, gain in others) < alone[2] + 0.02
+
+
+def test_what_was_bought_last_comes_first_and_each_article_once() -> None:
+    purchases = purchases_of([(0, article, DAY * day, day) for day, article in enumerate([3, 1, 0, 3, 2, 1])])
+    position = np.array([0, 1, -1, 2])
+    (bought,) = bought_candidates(position, purchases, np.array([0]))
+    assert bought.tolist() == [1, 2, 0]  # articles 1, 3 and 0; 2 is no candidate
+    assert [places.tolist() for places in bought_candidates(position, purchases, np.array([-1]))] == [[]]
 
 
 def test_what_customers_own_is_told_by_its_place_among_the_candidates() -> None:

@@ -221,7 +221,7 @@ async def test_the_parts_of_an_explanation_make_up_the_score(tmp_path: Path) -> 
     blend = Blend(popularity=2.0, trend=0.5, best_sellers=1.5, bought_before=3.0)
     manifest = contents.manifest.model_copy(update={"blend": blend})
     world = await make_world(write_bundle(tmp_path, replace(contents, manifest=manifest)))
-    await world.buy("c1", "a003")
+    await world.buy("c1", "a003", "a005")
     assert "a003" not in {article["article_id"] for article in (await world.ask("c1", n=60))["articles"]}
     articles = (await world.ask("c1", explain=True, n=60, exclude_purchased=False))["articles"]
     for article in articles:
@@ -231,8 +231,10 @@ async def test_the_parts_of_an_explanation_make_up_the_score(tmp_path: Path) -> 
         )
         total += parts["best_sellers_weight"] * parts["best_seller"]
         assert article["score"] == pytest.approx(total, rel=1e-4, abs=1e-4)
-    assert [article["article_id"] for article in articles if article["sources"].get("bought_before")] == ["a003"]
-    assert [article["article_id"] for article in articles if article["explain"]["bought_before"]] == ["a003"]
+    again = {article["article_id"]: article for article in articles if article["sources"].get("bought_before")}
+    assert {name: article["sources"]["bought_before"] for name, article in again.items()} == {"a005": 1, "a003": 2}
+    assert {article["article_id"] for article in articles if article["explain"]["bought_before"]} == {"a003", "a005"}
+    assert again["a005"]["explain"]["bought_before"] == 1.0
     leading = {article["sources"].get("best_sellers"): article for article in articles}
     assert sorted(leading.keys() - {None}) == list(range(1, 11))
     assert leading[1]["explain"]["best_seller"] == 1.0

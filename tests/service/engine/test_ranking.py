@@ -331,7 +331,7 @@ def leads(best_sellers, shop: Shop, weight: float) -> dict[str, float]:
     st.sampled_from([0.5, 30.0]),
     st.sampled_from([0.0, 2.0]),
     st.sampled_from([0.0, 1.5]),
-    st.sets(st.integers(0, 35).map(lambda i: f"a{i}"), max_size=15),
+    st.permutations([f"a{i}" for i in range(31)]).map(lambda names: names[:20]),
     questions,
 )
 def test_blended_with_best_sellers_and_what_was_bought_equals_scoring_everything_in_stock(
@@ -347,15 +347,18 @@ def test_blended_with_best_sellers_and_what_was_bought_equals_scoring_everything
         trending=TrendSnapshot(sold),
         filters=wanted,
         intent=intent,
-        again=sorted(again),
+        again=again,
     )
     gained = {} if intent is None else gains(listed_ids(index, ranker, intent, wanted), 0.7)
     led = leads(best_sellers, shop, weight)
+    allowed = {entry.article.article_id for entry in shop.allowed(wanted)}
+    had = [name for name in again if name in allowed]
+    repeated = {name: float(gain) for name, gain in gains(had, bought_before).items()}
 
     def score(entry: Entry) -> float:
         name = entry.article.article_id
         own = float(entry.dna @ style) + popularity * float(entry.dna[127]) + trend * math.log1p(sold.get(name, 0.0))
-        return own + led.get(name, 0.0) + float(gained.get(name, 0.0)) + bought_before * (name in again)
+        return own + led.get(name, 0.0) + float(gained.get(name, 0.0)) + repeated.get(name, 0.0)
 
     expected = sorted((score(entry) for entry in shop.allowed(wanted)), reverse=True)[:n]
     np.testing.assert_allclose([answer.score for answer in answers], expected, atol=1e-4)
@@ -363,8 +366,19 @@ def test_blended_with_best_sellers_and_what_was_bought_equals_scoring_everything
     for answer in answers:
         assert answer.score == pytest.approx(score(shop.live[answer.article_id]), abs=1e-4)
         assert answer.sources.get("best_sellers") == place_of.get(answer.article_id)
-    had = [answer.sources.get("bought_before") for answer in answers if bought_before and answer.article_id in again]
-    assert had == list(range(1, len(had) + 1))
+    places = {name: place for place, name in enumerate(had, 1)} if bought_before else {}
+    for answer in answers:
+        assert answer.sources.get("bought_before") == places.get(answer.article_id)
+
+
+def test_what_was_bought_last_is_lifted_most() -> None:
+    index, _ = build([Entry(article(number), np.zeros(128, np.float32), number != 3) for number in range(300)])
+    bought = [f"a{number}" for number in (7, 3, 9, *range(20, 290))]  # a3 is out of stock
+    ranker = Ranker(Blend(bought_before=2.0))
+    answers = ranker.rank(index, Taste(np.zeros(128, np.float32), cold=False), 300, again=bought)
+    assert [answer.article_id for answer in answers[:3]] == ["a7", "a9", "a20"]
+    assert [answer.score for answer in answers[:2]] == pytest.approx([2.0, 2 * math.log(201 / 2) / math.log(201)])
+    assert sum(answer.score > 0 for answer in answers) == 200
 
 
 def test_the_next_best_seller_moves_up_when_one_sells_out_and_a_filter_moves_none():
