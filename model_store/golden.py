@@ -24,7 +24,8 @@ from safetensors.numpy import load_file, save_file
 
 from model_store import DNA_SIZE
 from model_store.article_features import ArticleEncoder, article_fingerprint, decode_image
-from model_store.bundle import GOLDEN_ARRAYS, GOLDEN_CASES, Bundle, load_articles, load_offset
+from model_store.article_table import load_articles, load_offset
+from model_store.bundle import GOLDEN_ARRAYS, GOLDEN_CASES, Bundle
 from model_store.errors import InvalidBundle, InvalidRecord
 from model_store.generation import LLM, TEXT_SIZE, Generation, QueryMemory, load_titles, open_generation
 from model_store.generation_spec import GenerationSpec

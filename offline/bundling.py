@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from model_store import DNA_SIZE, golden
 from model_store.article_features import ArticleEncoder, ArticleFeatures, ArticleSpec, Image8, decode_image
+from model_store.article_table import write_articles
 from model_store.bundle import (
     FASHION_DNA,
     IMAGE_ENCODER,
@@ -24,7 +25,6 @@ from model_store.bundle import (
     Manifest,
     open_bundle,
     publishing,
-    write_articles,
     write_manifest,
 )
 from model_store.errors import InvalidBundle

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from model_store import golden
-from model_store.bundle import Bundle, load_articles, open_bundle, read_manifest, set_current, versions
+from model_store.article_table import load_articles
+from model_store.bundle import Bundle, open_bundle, read_manifest, set_current, versions
 from model_store.errors import InvalidBundle, ModisteError
 from model_store.generation import Generation, open_generation
 from model_store.popularity import POPULARITY

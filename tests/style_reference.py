@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from bundles import make_bundle, sample_contents
 
-from model_store.bundle import load_articles
+from model_store.article_table import load_articles
 from model_store.time_features import TimeSpec
 from offline.models.style_lstm import StyleLstmNetwork
 from service.engine.style import StyleModel

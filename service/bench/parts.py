@@ -10,7 +10,8 @@ import numpy as np
 import redis
 import uvloop
 
-from model_store.bundle import STYLE_LSTM, load_articles
+from model_store.article_table import load_articles
+from model_store.bundle import STYLE_LSTM
 from model_store.dataset import DataSet
 from model_store.generation import load_ids, load_titles
 from model_store.graphs import Memory, StyleLstm

@@ -16,17 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.article_features import article_fingerprint
+from model_store.article_table import load_articles, write_articles
 from model_store.bundle import (
     ARTICLE_DNA,
     ARTICLES,
     MANIFEST,
     Bundle,
     Manifest,
-    load_articles,
     open_bundle,
     publishing,
     set_current,
-    write_articles,
     write_manifest,
 )
 from model_store.dataset import DataSetFile, new_data_set, write_data_set_file

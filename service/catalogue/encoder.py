@@ -13,7 +13,8 @@ import numpy as np
 
 from model_store import DNA_SIZE
 from model_store.article_features import ArticleEncoder, Image8, article_fingerprint, decode_image
-from model_store.bundle import Bundle, OffsetTable, load_articles
+from model_store.article_table import OffsetTable, load_articles
+from model_store.bundle import Bundle
 from model_store.errors import InvalidRecord
 from model_store.generation import TEXT_SIZE, TextEncoder, load_titles
 from model_store.graphs import encode_articles, open_graphs

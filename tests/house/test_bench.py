@@ -18,7 +18,7 @@ from bundles import make_bundle
 from redis_server import redis_url
 
 from model_store import golden
-from model_store.bundle import load_articles
+from model_store.article_table import load_articles
 from model_store.dataset import DataSet
 from model_store.generation import load_ids, load_titles
 from model_store.prompts import UnparseableGeneration, parse_response

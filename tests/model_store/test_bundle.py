@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import orjson
 import pytest
 from bundles import make_bundle
@@ -20,12 +19,10 @@ from model_store.bundle import (
     Bundle,
     Manifest,
     current_version,
-    load_articles,
     open_bundle,
     publishing,
     set_current,
     versions,
-    write_articles,
     write_manifest,
 )
 from model_store.errors import InvalidBundle
@@ -52,8 +49,6 @@ def test_what_was_published_opens(bundle: Bundle) -> None:
     opened = open_bundle(bundle.folder)
     assert opened.manifest == bundle.manifest
     assert set(opened.manifest.files) == set(REQUIRED_FILES)
-    ids, fingerprints, dna = load_articles(opened)
-    assert (len(ids), len(set(fingerprints)), dna.shape, dna.dtype) == (60, 60, (60, 128), np.float32)
 
 
 @pytest.mark.parametrize("name", REQUIRED_FILES)
@@ -198,31 +193,6 @@ def test_a_manifest_within_a_folder_is_a_file_like_any_other(generating: Bundle)
 
 def test_a_bundle_without_a_generating_half_needs_none_of_it(bundle: Bundle) -> None:
     assert open_bundle(bundle.folder, language_model=True).manifest.generation is None
-
-
-# --- articles ----------------------------------------------------------------------------------------------------
-
-
-ARTICLE_FAULTS = [
-    (["a", "a"], ["x", "y"], np.zeros((2, 128)), "names an article twice"),
-    (["a", "b"], ["x"], np.zeros((2, 128)), "2 article ids, 1 fingerprints"),
-    (["a", "b"], ["x", "y"], np.zeros((1, 128)), "do not belong together"),
-    (["a", "b"], ["x", "y"], np.zeros((2, 64)), "do not belong together"),
-    (["a", "b"], ["x", "y"], np.full((2, 128), np.nan), "not finite"),
-]
-
-
-@pytest.mark.parametrize(("ids", "fingerprints", "dna", "message"), ARTICLE_FAULTS)
-def test_article_tables_that_do_not_fit_are_refused(bundle: Bundle, ids, fingerprints, dna, message: str) -> None:
-    write_articles(bundle.folder, ids, fingerprints, dna)
-    with pytest.raises(InvalidBundle, match=message):
-        load_articles(bundle)
-
-
-def test_unreadable_article_tables_are_refused(bundle: Bundle) -> None:
-    bundle.path("articles.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(InvalidBundle, match="cannot be read"):
-        load_articles(bundle)
 
 
 # --- publishing --------------------------------------------------------------------------------------------------

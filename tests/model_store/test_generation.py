@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from text_encoders import reference_embedding, write_text_encoder
 
-from model_store.bundle import Bundle, load_articles
+from model_store.article_table import load_articles
+from model_store.bundle import Bundle
 from model_store.errors import InvalidBundle
 from model_store.generation import (
     IDS,

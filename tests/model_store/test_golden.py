@@ -12,15 +12,8 @@ from bundles import make_bundle
 from safetensors.numpy import load_file, save_file
 
 from model_store import golden, prompts
-from model_store.bundle import (
-    GOLDEN_ARRAYS,
-    GOLDEN_CASES,
-    MANIFEST,
-    Bundle,
-    load_articles,
-    open_bundle,
-    read_manifest,
-)
+from model_store.article_table import load_articles
+from model_store.bundle import GOLDEN_ARRAYS, GOLDEN_CASES, MANIFEST, Bundle, open_bundle, read_manifest
 from model_store.errors import InvalidBundle
 from model_store.generation import QueryMemory, open_generation
 from model_store.generation_spec import GenerationSpec, LanguageModelCard

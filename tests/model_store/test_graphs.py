@@ -12,7 +12,8 @@ from bundles import make_bundle, sample_articles
 
 from model_store import graphs as module
 from model_store.article_features import ArticleEncoder, decode_image
-from model_store.bundle import Bundle, load_articles
+from model_store.article_table import load_articles
+from model_store.bundle import Bundle
 from model_store.errors import InvalidBundle, InvalidConfig
 from model_store.graphs import Graphs, ImageEncoder, Memory, StyleLstm, check_runtime, encode_articles, open_graphs
 

@@ -21,17 +21,8 @@ from tiny_shops import DAY, START, tiny_shop
 import modiste
 from model_store import golden
 from model_store.article_features import ArticleEncoder, article_fingerprint, decode_image
-from model_store.bundle import (
-    ARTICLE_DNA,
-    REPORT,
-    Bundle,
-    OffsetTable,
-    current_version,
-    load_articles,
-    load_offset,
-    open_bundle,
-    versions,
-)
+from model_store.article_table import OffsetTable, load_articles, load_offset
+from model_store.bundle import ARTICLE_DNA, REPORT, Bundle, current_version, open_bundle, versions
 from model_store.dataset import DataSet
 from model_store.errors import InvalidBundle, InvalidConfig
 from model_store.golden import GoldenCases

@@ -15,7 +15,8 @@ from PIL import Image
 from redis_server import empty_server, redis_url
 
 import modiste
-from model_store.bundle import Bundle, load_articles
+from model_store.article_table import load_articles
+from model_store.bundle import Bundle
 from model_store.dataset import DataSet, DataSetFile, write_data_set_file
 from model_store.records import Event
 from model_store.tables import ARTICLES, AVAILABILITY, EVENTS, TableWriter

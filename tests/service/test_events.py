@@ -9,7 +9,7 @@ import pytest
 from bundles import make_bundle
 from redis_server import redis_url, running_server
 
-from model_store.bundle import load_articles
+from model_store.article_table import load_articles
 from service.engine.style import StyleModel
 from service.errors import StoreUnavailable
 from service.events import DAY, EventRecorder, EventsAnswer, Rejection, Sale

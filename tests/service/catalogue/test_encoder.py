@@ -6,7 +6,7 @@ import numpy as np
 from bundles import make_bundle, sample_contents
 
 from model_store.article_features import article_fingerprint
-from model_store.bundle import load_articles
+from model_store.article_table import load_articles
 from model_store.generation import TITLE_ENCODER, TITLE_TOKENIZER, TextEncoder, load_titles
 from model_store.popularity import POPULARITY
 from offline.bundling import write_bundle

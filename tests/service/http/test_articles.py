@@ -10,7 +10,8 @@ import pytest
 from bundles import sample_articles
 from service_running import NOW, Shop, catalogue, ids, running
 
-from model_store.bundle import load_articles, open_bundle
+from model_store.article_table import load_articles
+from model_store.bundle import open_bundle
 from service.settings import Settings
 
 

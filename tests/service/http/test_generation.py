@@ -11,7 +11,8 @@ import pytest
 from bundles import DAY
 from service_running import NOW, Shop, ids
 
-from model_store.bundle import load_articles, open_bundle
+from model_store.article_table import load_articles
+from model_store.bundle import open_bundle
 from model_store.generation import load_titles, open_generation
 from model_store.prompts import Generated
 from offline.mixup import MixupRetrieval

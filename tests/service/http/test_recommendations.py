@@ -13,7 +13,8 @@ import pytest
 from bundles import CUTOFF, DAY
 from service_running import NOW, Shop, ids, until
 
-from model_store.bundle import STYLE_LSTM, load_articles, open_bundle
+from model_store.article_table import load_articles
+from model_store.bundle import STYLE_LSTM, open_bundle
 from model_store.graphs import Memory, StyleLstm
 from model_store.records import Event
 from model_store.time_features import encode_history

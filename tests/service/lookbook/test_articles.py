@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,6 +12,8 @@ from service_running import NOW, Shop, catalogue
 from model_store.records import Article
 from service.lookbook.pictures import DRAWN, picture_of
 
+from .asking import ask
+
 RECORD = {"article_id": "new/ä", "title": "Aster <red> dress", "category": "dress", "colour": "red", "price": 30.0}
 
 
@@ -20,13 +21,6 @@ def png(colour: str = "red") -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (6, 9), colour).save(out, "PNG")
     return out.getvalue()
-
-
-async def ask(shop: Shop, path: str, **query: Any) -> dict[str, Any]:
-    response = await shop.http.get(f"/lookbook{path}", params=query)
-    assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
 
 
 async def test_cards_come_in_the_order_that_was_asked_for_with_stock_as_it_is_now(shop: Shop) -> None:

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from bundles import DAY
 from service_running import NOW, Shop
 
-
-async def ask(shop: Shop, path: str, **query: Any) -> dict[str, Any]:
-    response = await shop.http.get(f"/lookbook{path}", params=query)
-    assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
+from .asking import ask
 
 
 async def test_of_somebody_new_there_is_just_nothing_yet(shop: Shop) -> None:

@@ -11,18 +11,12 @@ from model_store.prompts import parse_response
 from service.generation.prompting import open_prompting
 
 from ..http.generating import RECORDS, come, write
+from .asking import ask
 
 
 @pytest.fixture
 def generating() -> bool:
     return True
-
-
-async def ask(shop: Shop, customer_id: str, **query: Any) -> dict[str, Any]:
-    response = await shop.http.get(f"/lookbook/customers/{customer_id}/generation", params=query)
-    assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
 
 
 def listed(places: list[dict[str, Any]]) -> list[str]:
@@ -32,7 +26,7 @@ def listed(places: list[dict[str, Any]]) -> list[str]:
 
 async def test_before_anything_was_written_the_prompt_is_there_already(shop: Shop) -> None:
     await come(shop)
-    answer = await ask(shop, "c1")
+    answer = await ask(shop, "/customers/c1/generation")
     assert (answer["available"], answer["written"], answer["by_title"]) == (True, None, [])
     kinds = [(each["type"], each["article"]["article_id"]) for each in answer["session"]]
     assert kinds == [("purchase", "a003"), ("click", "a011")]
@@ -47,7 +41,7 @@ async def test_the_prompt_is_the_generators_own(shop: Shop) -> None:
     events = [*(await services.customers.read_log("c1")).events, *(await services.customers.read("c1")).session]
     expected = await prompting.prompt(events, None, services.catalogue)
     assert expected is not None
-    answer = await ask(shop, "c1")
+    answer = await ask(shop, "/customers/c1/generation")
     assert (answer["prompt"], answer["tokens"]) == (expected.text, len(expected.token_ids))
     assert answer["candidates"]
     assert all(each in answer["prompt"] for each in answer["candidates"])
@@ -56,7 +50,7 @@ async def test_the_prompt_is_the_generators_own(shop: Shop) -> None:
 async def test_both_lists_are_shown_and_which_of_them_each_merged_place_comes_from(shop: Shop) -> None:
     await come(shop)
     await write(shop, "c1", "a010", RECORDS["a020"].title)
-    answer = await ask(shop, "c1")
+    answer = await ask(shop, "/customers/c1/generation")
     written = answer["written"]
     assert (written["article_id"], written["title"]) == ("a010", RECORDS["a020"].title)
     assert (written["freshness"], written["session_length"]) == ("fresh", 3)
@@ -76,12 +70,12 @@ async def test_what_the_customer_did_since_makes_it_stale(shop: Shop) -> None:
     await come(shop)
     await write(shop, "c1", "a010", "Birch red dress")
     await shop.tell({"type": "click", "customer_id": "c1", "article_id": "a012"})
-    assert (await ask(shop, "c1"))["written"]["freshness"] == "stale"
+    assert (await ask(shop, "/customers/c1/generation"))["written"]["freshness"] == "stale"
 
 
 async def test_a_query_alone_has_a_title_list(shop: Shop) -> None:
     await come(shop)
-    answer = await ask(shop, "c1", query="red dress")
+    answer = await ask(shop, "/customers/c1/generation", query="red dress")
     assert answer["written"] is None
     assert answer["by_id"] == []
     assert {each["from"] for each in answer["mixup"]} == {"title"}
@@ -89,5 +83,5 @@ async def test_a_query_alone_has_a_title_list(shop: Shop) -> None:
 
 
 async def test_nobody_has_nothing_to_read(shop: Shop) -> None:
-    answer = await ask(shop, "nobody")
+    answer = await ask(shop, "/customers/nobody/generation")
     assert (answer["prompt"], answer["session"], answer["written"]) == (None, [], None)
