@@ -65,6 +65,21 @@ def load_articles(bundle: Bundle) -> tuple[list[str], list[str], NDArray[np.floa
     return ids, fingerprints, dna
 
 
+def sample_dna(bundle: Bundle, most: int) -> NDArray[np.float32]:
+    """Fashion DNA, float32 (n, 128), of up to ``most`` trained articles, evenly out of the table; no more is read.
+
+    Raises InvalidBundle where it cannot be.
+    """
+    try:
+        with safe_open(bundle.path(ARTICLE_DNA), "numpy") as arrays:
+            dna = arrays.get_slice("dna")
+            size = int(dna.get_shape()[0])
+            rows = np.linspace(0, size - 1, min(most, size)).astype(np.int64).tolist()
+            return np.concatenate([np.zeros((0, DNA_SIZE), np.float32), *(dna[row : row + 1] for row in rows)])
+    except (SafetensorError, OSError) as error:
+        raise InvalidBundle(f"{bundle.folder}: {ARTICLE_DNA} cannot be read ({error})") from None
+
+
 def load_offset(bundle: Bundle) -> NDArray[np.float32] | None:
     """What the Fashion DNA of trained articles holds beyond their records, float32 (N, 128), popularity left out.
 

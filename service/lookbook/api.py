@@ -20,7 +20,7 @@ from service.http.operations import metrics_page
 from service.http.responses import json_response
 from service.http.services import Services, services
 from service.lookbook import customers
-from service.lookbook.atlas import EMPTY, Atlases
+from service.lookbook.atlas import Planes, map_of
 from service.lookbook.cards import NO_DNA, card_of, read_cards
 from service.lookbook.figures import figures_of
 from service.lookbook.people import find
@@ -52,13 +52,13 @@ _REPORT_HEADERS = {
 class Lookbook:
     """What the page's calls work with beside the services: one for each process."""
 
-    atlases: Atlases
+    planes: Planes
     prompts: Prompts
 
     @classmethod
     def over(cls, parts: Services) -> Lookbook:
         """For one worker's services."""
-        return cls(Atlases(), Prompts(parts.catalogue))
+        return cls(Planes(), Prompts(parts.catalogue))
 
 
 def _lookbook(request: Request) -> Lookbook:
@@ -101,8 +101,7 @@ async def path(request: Request, customer_id: CustomerId, query: Annotated[PathQ
     """How a customer's style moved, on the plane of the map."""
     parts = services(request)
     live = parts.live
-    atlas = await _lookbook(request).atlases.of(live)
-    plane = None if atlas is None else atlas.plane
+    plane = await _lookbook(request).planes.of(live)
     return json_response(await customers.path(parts, live, plane, customer_id, query.at))
 
 
@@ -156,8 +155,8 @@ async def picture(
 @router.get("/map")
 async def article_map(request: Request) -> Response:
     """Where articles lie, and in which clusters."""
-    atlas = await _lookbook(request).atlases.of(services(request).live)
-    return json_response(EMPTY if atlas is None else atlas.shown())
+    live = services(request).live
+    return json_response(map_of(live.index, await _lookbook(request).planes.of(live)))
 
 
 @router.get("/operations")
@@ -207,8 +206,9 @@ async def _entry(parts: Services, article_id: str) -> CatalogueEntry:
 
 async def _place(request: Request, article_id: str) -> dict[str, float] | None:
     live = services(request).live
-    dna, atlas = live.index.dna_of(article_id), await _lookbook(request).atlases.of(live)
-    if dna is None or atlas is None:
+    dna = live.index.dna_of(article_id)
+    if dna is None:
         return None
-    ((x, y),) = atlas.plane.places(dna[None]).tolist()
+    plane = await _lookbook(request).planes.of(live)
+    ((x, y),) = plane.places(dna[None]).tolist()
     return {"x": x, "y": y}

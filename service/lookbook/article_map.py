@@ -1,7 +1,7 @@
 """Fashion DNA on a plane: where articles lie, in which clusters, and where a style points.
 
 What all articles have in common ranks nothing, so their mean direction is taken out, of articles and of styles alike;
-what is left is scaled to length 1, and the plane is that of the two principal components of some articles in stock.
+what is left is scaled to length 1, and the plane is that of the two principal components of some articles.
 Popularity, which changes with every bundle, is left out. So two articles lie close where f·d can hardly tell them
 apart, as far as two components can say.
 """
@@ -23,8 +23,6 @@ from model_store.popularity import POPULARITY
 
 Float32 = NDArray[np.float32]
 
-MOST_ARTICLES = 1_500
-"""Articles in stock that the map is made of and shows."""
 CLUSTERS = 8
 _FEWEST_EACH = 4  # articles that a cluster stands for, on average
 _ROUNDS = 25
@@ -54,6 +52,7 @@ class Plane:
         different = self._directions(content)
         self._middle = different.mean(axis=0, keepdims=True)
         _, spread, axes = np.linalg.svd(different - self._middle, full_matrices=False)
+        axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]  # either sign would do
         self._axes = np.zeros((2, DNA_SIZE), np.float32)
         self._axes[: min(2, len(axes))] = axes[:2]
         total = float((spread**2).sum()) or 1.0

@@ -1,79 +1,56 @@
-"""The map of a catalogue: some of its articles on a plane, in clusters. Made once for each bundle that answers."""
+"""The map of a catalogue: some of its articles on a plane, in clusters.
+
+The plane is made of what the bundle was trained on, so that every worker has the same one, whatever is in stock when it
+is first asked; the articles on it are those of the moment.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import orjson
 
-from service.engine.arrays import Float32
+from model_store.article_table import sample_dna
 from service.engine.index import ArticleIndex
 from service.live import Live
-from service.lookbook.article_map import MOST_ARTICLES, Cluster, Plane, clusters_of
+from service.lookbook.article_map import Plane, clusters_of
 
-
-@dataclass(frozen=True)
-class Atlas:
-    """``articles``: those on the map, by id, title, place and cluster."""
-
-    plane: Plane
-    clusters: list[Cluster]
-    articles: list[dict[str, Any]]
-
-    def shown(self) -> dict[str, Any]:
-        """All of it as the page has it."""
-        clusters = [asdict(cluster) for cluster in self.clusters]
-        return {"explained": self.plane.explained, "clusters": clusters, "articles": self.articles}
-
-
+MOST_ARTICLES = 1_500
+"""Trained articles that a plane is made of, and articles in stock that a map shows."""
 _TELLING = ("category", "brand", "colour")
-EMPTY = {"explained": [0.0, 0.0], "clusters": [], "articles": []}
-"""As ``Atlas.shown``, of a catalogue with nothing in stock."""
 
 
-class Atlases:
-    """The map of each bundle that answers."""
+class Planes:
+    """The plane of each bundle that answers."""
 
     def __init__(self) -> None:
-        self._made: WeakKeyDictionary[Live, Atlas] = WeakKeyDictionary()
+        self._made: WeakKeyDictionary[Live, Plane] = WeakKeyDictionary()
         self._making = asyncio.Lock()
 
-    async def of(self, live: Live) -> Atlas | None:
-        """The map of what was in stock when it was first asked for; None where nothing is."""
+    async def of(self, live: Live) -> Plane:
+        """The plane that all workers have for this bundle. Raises InvalidBundle where its table cannot be read."""
         async with self._making:
             found = self._made.get(live)
             if found is None:
-                chosen = _chosen(live.index)
-                found = None if not chosen.records else await asyncio.to_thread(_atlas, chosen)
-                if found is not None:
-                    self._made[live] = found
+                found = await asyncio.to_thread(lambda: Plane(sample_dna(live.bundle, MOST_ARTICLES)))
+                self._made[live] = found
             return found
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """What the map is made of: public records, and float32 (N, 128)."""
-
-    records: list[dict[str, Any]]
-    dna: Float32
-
-
-def _chosen(index: ArticleIndex) -> _Chosen:
+def map_of(index: ArticleIndex, plane: Plane) -> dict[str, Any]:
+    """Some of what is in stock, evenly out of all: places and clusters, as the page has them."""
     rows = index.some_in_stock(MOST_ARTICLES)
-    return _Chosen([orjson.loads(each + b"}") for each in index.open_jsons(rows)], index.vectors_of(rows))
-
-
-def _atlas(chosen: _Chosen) -> Atlas:
-    plane, records = Plane(chosen.dna), chosen.records
-    places = plane.places(chosen.dna)
-    facets = {facet: [record[facet] for record in records] for facet in _TELLING}
-    clusters, member = clusters_of(places, facets)
+    if not len(rows):
+        return {"explained": plane.explained, "clusters": [], "articles": []}
+    records = [orjson.loads(each + b"}") for each in index.open_jsons(rows)]
+    places = plane.places(index.vectors_of(rows))
+    clusters, member = clusters_of(places, {facet: [record[facet] for record in records] for facet in _TELLING})
     articles = [
         {"article_id": record["article_id"], "title": record["title"], "x": x, "y": y, "cluster": cluster}
         for record, (x, y), cluster in zip(records, np.round(places, 4).tolist(), member.tolist(), strict=True)
     ]
-    return Atlas(plane, clusters, articles)
+    return {"explained": plane.explained, "clusters": [asdict(cluster) for cluster in clusters], "articles": articles}

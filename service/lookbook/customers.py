@@ -54,16 +54,14 @@ async def shown(parts: Services, customer_id: str) -> dict[str, Any]:
     }
 
 
-async def path(parts: Services, live: Live, plane: Plane | None, customer_id: str, at: int | None) -> dict[str, Any]:
+async def path(parts: Services, live: Live, plane: Plane, customer_id: str, at: int | None) -> dict[str, Any]:
     """Where the style pointed after each of the latest purchases, and points ``at`` a moment (Unix seconds), or now.
 
-    ``plane``: None where nothing is in stock to make one of; then there are no points. Raises StoreUnavailable.
+    Raises StoreUnavailable.
     """
     log, _ = await _read(parts, customer_id)
     moment = parts.clock() if at is None else at
     kept = [purchase for purchase in effective_history(log.events)[0] if purchase.timestamp <= moment]
-    if plane is None:
-        return {"points": [], "at": moment}
     seen, styles = live.style.path(kept, moment)
     places = plane.places(styles).tolist()
     follows: list[Purchase | None] = [None, *seen]

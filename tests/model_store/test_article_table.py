@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from bundles import make_bundle
 
-from model_store.article_table import load_articles, write_articles
+from model_store.article_table import load_articles, sample_dna, write_articles
 from model_store.bundle import Bundle
 from model_store.errors import InvalidBundle
 
@@ -41,3 +41,13 @@ def test_unreadable_tables_are_refused(bundle: Bundle) -> None:
     bundle.path("articles.safetensors").write_bytes(b"nonsense")
     with pytest.raises(InvalidBundle, match="cannot be read"):
         load_articles(bundle)
+
+
+@pytest.mark.parametrize("most", [1, 7, 60, 100])
+def test_a_sample_is_even_and_no_more_than_there_is(bundle: Bundle, most: int) -> None:
+    dna = load_articles(bundle)[2]
+    rows = np.linspace(0, 59, min(most, 60)).astype(int)
+    np.testing.assert_array_equal(sample_dna(bundle, most), dna[rows])
+    bundle.path("articles.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(InvalidBundle, match="cannot be read"):
+        sample_dna(bundle, most)

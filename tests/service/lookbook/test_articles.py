@@ -7,10 +7,11 @@ import io
 
 import pytest
 from PIL import Image
-from service_running import NOW, Shop, catalogue
+from service_running import NOW, Shop, catalogue, running
 
 from model_store.records import Article
 from service.lookbook.pictures import DRAWN, picture_of
+from service.settings import Settings
 
 from .asking import ask
 
@@ -109,6 +110,20 @@ async def test_the_map_shows_what_is_in_stock(shop: Shop) -> None:
 async def test_a_shop_with_nothing_in_stock_has_an_empty_map(shop: Shop) -> None:
     for record in catalogue():
         await shop.stock(record["article_id"], 0)
-    assert await ask(shop, "/map") == {"explained": [0.0, 0.0], "clusters": [], "articles": []}
-    assert (await ask(shop, "/customers/nobody/path"))["points"] == []
-    assert (await ask(shop, "/articles/a001"))["place"] is None
+    answer = await ask(shop, "/map")
+    assert (answer["clusters"], answer["articles"]) == ([], [])
+    assert len((await ask(shop, "/customers/nobody/path"))["points"]) == 1
+
+
+async def test_every_worker_has_the_same_plane_whatever_is_in_stock(shop: Shop, settings: Settings) -> None:
+    before = await ask(shop, "/map")
+    for record in catalogue()[::2]:
+        await shop.stock(record["article_id"], 0)
+    async with running(settings, filled=False) as other:
+        there = {each["article_id"]: each for each in (await ask(other, "/map"))["articles"]}
+    assert len(there) == 30
+    for each in before["articles"]:
+        if each["article_id"] in there:
+            assert (each["x"], each["y"]) == pytest.approx(
+                (there[each["article_id"]]["x"], there[each["article_id"]]["y"]), abs=1e-3
+            )
