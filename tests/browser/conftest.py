@@ -26,10 +26,13 @@ from house.serving import serving
 from model_store.dataset import DataSet
 
 if TYPE_CHECKING:
+    from browser.lookbook import Lookbook
     from playwright.sync_api import Browser, BrowserContext, Page
 
 # Only `make test-browser` installs Playwright; what it runs is not even read elsewhere.
 collect_ignore_glob = [] if find_spec("playwright") else ["test_*.py"]
+PATIENCE = 15_000
+"""Milliseconds until an expectation has failed: two cores may be busy with the language model meanwhile."""
 CHROMIUM = os.environ.get("MODISTE_CHROMIUM") or "/usr/bin/chromium"
 
 
@@ -67,8 +70,9 @@ def newcomer() -> str:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """One Chromium for all tests; each page has a context of its own."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     if not Path(CHROMIUM).exists():
         pytest.fail(f"there is no Chromium at {CHROMIUM}: apt-get install chromium, or set MODISTE_CHROMIUM", False)
     # Without its sandbox: it needs more than containers allow, and all pages are our own.
@@ -101,6 +105,14 @@ def page(context: BrowserContext, faults: Faults) -> Iterator[Page]:
     """An empty page; the test fails at its end where the page was at fault."""
     with watched(context, faults) as page:
         yield page
+
+
+@pytest.fixture
+def lookbook(page: Page, shop: Shop) -> Lookbook:
+    """The page as the lookbook of the shop that asks for no key."""
+    from browser.lookbook import Lookbook
+
+    return Lookbook(page, shop)
 
 
 @pytest.hookimpl(wrapper=True)

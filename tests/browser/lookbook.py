@@ -1,0 +1,114 @@
+"""The lookbook as its tests walk it: how views are opened, what they show, and what the service says to the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from browser.looking import accessible, shot
+from browser.sample_shop import Shop
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+SHOWN = 24
+"""Articles in a grid of recommendations."""
+AT_REST = """async () => {
+    await Promise.allSettled(document.getAnimations().map(({finished}) => finished));
+    const inSight = [...document.images].filter((image) => {
+        const {top, right, bottom, left} = image.getBoundingClientRect();
+        return !image.complete && bottom > 0 && top < innerHeight && right > 0 && left < innerWidth;
+    });
+    const loaded = (image) => new Promise((done) => (image.onload = image.onerror = done));
+    await Promise.all(inSight.map(loaded));
+}"""
+"""Ends once nothing moves and all pictures in sight are there."""
+
+
+class Lookbook:
+    """The page of one test, and the shop behind it."""
+
+    def __init__(self, page: Page, shop: Shop):
+        self.page, self.shop = page, shop
+        self.heading = page.get_by_role("heading", level=1)
+        self.offered = page.get_by_role("listbox", name="Customers").get_by_role("option")
+        self.status = page.locator("#moved")
+        self.recommended = self.grid("Recommendations")
+        self.timeline = page.locator("#past .timeline > li")
+
+    def open(self, view: str, what: str | None = None) -> None:
+        """Go to a view, of a customer or an article where one is named, and wait until it is whole."""
+        self.page.goto(f"{self.shop.url}/#/{view}" + (f"/{_encoded(what)}" if what else ""))
+        expect(self.page.locator(f"#main > [data-view={view}]")).to_be_visible()
+        self.whole()
+
+    def whole(self) -> None:
+        """Wait until all that was asked for is shown."""
+        expect(self.page.locator("[aria-busy=true]")).to_have_count(0)
+
+    def grid(self, label: str) -> Locator:
+        """The cards of the grid of this name."""
+        return self.page.get_by_role("list", name=label, exact=True).locator("> .card")
+
+    def act(self, name: str, place: int = 1) -> str:
+        """Press the button of this name below the recommendation at ``place``; the article's id."""
+        card = self.recommended.nth(place - 1)
+        article_id = card.get_attribute("data-article")
+        assert article_id
+        card.get_by_role("button", name=re.compile(f"^{name} ")).click()
+        return article_id
+
+    def has_read(self) -> None:
+        """Wait until the language model has written about the latest event, or the page has given up on it."""
+        expect(self.status).to_contain_text(re.compile("language model has (not )?written"))
+        self.whole()
+
+    def looked_at(self, name: str) -> None:
+        """Nobody is kept from using what is shown, nothing sticks out of the page, and there is a picture of it."""
+        self.whole()
+        self.page.evaluate(AT_REST)
+        accessible(self.page)
+        assert self.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        shot(self.page, name)
+
+    def answered(self, customer_id: str, **wish: Any) -> list[str]:
+        """The articles that the service recommends, for a wish in words of its own."""
+        path = f"{of_customer(customer_id)}/recommendations?{urlencode({'n': SHOWN, **wish})}"
+        status, answer = self.shop.service.get(path)
+        assert status == 200, answer
+        return [article["article_id"] for article in answer["articles"]]
+
+    def stored(self, customer_id: str) -> dict[str, Any]:
+        """What the service holds about a customer."""
+        status, answer = self.shop.service.get(of_customer(customer_id))
+        assert status == 200, answer
+        return dict(answer)
+
+    def tell(self, *events: dict[str, Any]) -> None:
+        """Store events without the page."""
+        status, answer = self.shop.service.call("/v1/events", list(events))
+        assert (status, answer["accepted"]) == (200, len(events)), answer
+
+
+def of_customer(customer_id: str) -> str:
+    return f"/v1/customers/{_encoded(customer_id)}"
+
+
+def ids(cards: Locator) -> list[str]:
+    """The articles of cards or rows, in order."""
+    return list(cards.evaluate_all("cards => cards.map(({dataset}) => dataset.article)"))
+
+
+def purchases(customer_id: str, article_ids: Sequence[str], now: int) -> list[dict[str, Any]]:
+    """Events: one purchase a week, the last a week ago."""
+    return [
+        {"type": "purchase", "customer_id": customer_id, "article_id": each, "timestamp": now - weeks * 7 * 86_400}
+        for weeks, each in zip(range(len(article_ids), 0, -1), article_ids, strict=True)
+    ]
+
+
+def _encoded(identifier: str) -> str:
+    return quote(identifier, safe="")
