@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -39,10 +40,14 @@ class Lookbook:
         self.recommended = self.grid("Recommendations")
         self.timeline = page.locator("#past .timeline > li")
 
-    def open(self, view: str, what: str | None = None) -> None:
-        """Go to a view, of a customer or an article where one is named, and wait until it is whole."""
-        self.page.goto(f"{self.shop.url}/#/{view}" + (f"/{_encoded(what)}" if what else ""))
+    def go(self, view: str, what: str | None = None) -> None:
+        """To a view, of a customer or an article where one is named."""
+        self.page.goto(f"{self.shop.url}/#/{view}" + (f"/{encoded(what)}" if what else ""))
         expect(self.page.locator(f"#main > [data-view={view}]")).to_be_visible()
+
+    def open(self, view: str, what: str | None = None) -> None:
+        """Go to a view, and wait until it is whole."""
+        self.go(view, what)
         self.whole()
 
     def whole(self) -> None:
@@ -61,9 +66,12 @@ class Lookbook:
         card.get_by_role("button", name=re.compile(f"^{name} ")).click()
         return article_id
 
-    def has_read(self) -> None:
-        """Wait until the language model has written about the latest event, or the page has given up on it."""
-        expect(self.status).to_contain_text(re.compile("language model has (not )?written"))
+    def has_read(self, what: str) -> None:
+        """Wait until the list answers the deed ``what``, and the language model has written about it or is given up."""
+        deed = self.status.filter(has_text=re.compile(f"^{re.escape(what)}"))
+        expect(deed).to_be_visible()
+        fresh = self.page.locator("#how", has_text="reflects all that the customer did")
+        expect(deed.filter(has_text="has not written").or_(fresh)).to_be_visible()
         self.whole()
 
     def looked_at(self, name: str) -> None:
@@ -81,6 +89,11 @@ class Lookbook:
         assert status == 200, answer
         return [article["article_id"] for article in answer["articles"]]
 
+    def write_for(self, customer_id: str) -> None:
+        """Let the language model write now, so that what is recommended stays the same until the next event."""
+        status, answer = self.shop.service.get(f"{of_customer(customer_id)}/recommendations?n=1&wait_ms=10000")
+        assert (status, answer["generation"]) == (200, "fresh"), answer
+
     def stored(self, customer_id: str) -> dict[str, Any]:
         """What the service holds about a customer."""
         status, answer = self.shop.service.get(of_customer(customer_id))
@@ -94,7 +107,7 @@ class Lookbook:
 
 
 def of_customer(customer_id: str) -> str:
-    return f"/v1/customers/{_encoded(customer_id)}"
+    return f"/v1/customers/{encoded(customer_id)}"
 
 
 def ids(cards: Locator) -> list[str]:
@@ -102,13 +115,14 @@ def ids(cards: Locator) -> list[str]:
     return list(cards.evaluate_all("cards => cards.map(({dataset}) => dataset.article)"))
 
 
-def purchases(customer_id: str, article_ids: Sequence[str], now: int) -> list[dict[str, Any]]:
-    """Events: one purchase a week, the last a week ago."""
+def purchases(customer_id: str, article_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Events: one purchase a day, the last yesterday."""
+    days = range(len(article_ids), 0, -1)
     return [
-        {"type": "purchase", "customer_id": customer_id, "article_id": each, "timestamp": now - weeks * 7 * 86_400}
-        for weeks, each in zip(range(len(article_ids), 0, -1), article_ids, strict=True)
+        {"type": "purchase", "customer_id": customer_id, "article_id": each, "timestamp": time.time() - day * 86_400}
+        for day, each in zip(days, article_ids, strict=True)
     ]
 
 
-def _encoded(identifier: str) -> str:
+def encoded(identifier: str) -> str:
     return quote(identifier, safe="")
