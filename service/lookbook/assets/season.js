@@ -33,7 +33,7 @@ export function season(customerId, now, lean) {
     "December",
   );
   const back = h("button", { type: "button", onclick: () => ((slider.value = 0), slid()) }, "Now");
-  const state = { now: null, turn: 0, timer: 0 };
+  const state = { turn: 0, timer: 0 };
 
   const name = () => (Number(slider.value) ? month(middleOf(now, Number(slider.value))) : "now");
 
@@ -49,17 +49,18 @@ export function season(customerId, now, lean) {
     const ahead = Number(slider.value);
     body.setAttribute("aria-busy", "true");
     try {
-      const answers = await asked(customerId, ahead ? middleOf(now, ahead) : null, state.now);
+      const answers = await asked(customerId, ahead ? middleOf(now, ahead) : null);
       if (turn === state.turn && body.isConnected) show(ahead, ...answers);
     } catch (failure) {
-      if (turn === state.turn) fill(banner, failed(failure, ask));
-    } finally {
-      body.removeAttribute("aria-busy");
+      const notice = failed(failure, ask);
+      if (turn !== state.turn) return;
+      fill(banner, notice);
+      if (!grid.element.isConnected) fill(body);
     }
+    if (turn === state.turn) body.removeAttribute("aria-busy");
   }
 
   function show(ahead, present, then, path, took) {
-    state.now = present;
     const ids = ({ articles }) => articles.map(({ article_id }) => article_id);
     const moves = ahead ? moved(ids(present), ids(then)) : null;
     fill(banner, then.degraded ? degraded() : null);
@@ -109,13 +110,20 @@ export function season(customerId, now, lean) {
   ];
 }
 
-async function asked(customerId, at, known) {
-  const now = known ?? (await api.recommendations(customerId, { n: SHOWN }));
-  if (at === null) return [now, now, null, 0];
+/** Both lists are asked for at once, so that nothing but the time lies between them: the language model writes on. */
+async function asked(customerId, at) {
+  if (at === null) {
+    const now = await api.recommendations(customerId, { n: SHOWN });
+    return [now, now, null, 0];
+  }
   const start = performance.now();
-  const then = await api.recommendations(customerId, { n: SHOWN, at });
-  const took = performance.now() - start;
-  return [now, then, await api.path(customerId, at), took];
+  const then = async () => [await api.recommendations(customerId, { n: SHOWN, at }), performance.now() - start];
+  const [now, [answer, took], path] = await Promise.all([
+    api.recommendations(customerId, { n: SHOWN }),
+    then(),
+    api.path(customerId, at),
+  ]);
+  return [now, answer, path, took];
 }
 
 async function stock(grid, { articles }) {
