@@ -7,7 +7,7 @@ import { timeline } from "./history.js";
 import { newcomer } from "./picker.js";
 import { Recommendations } from "./recommendations.js";
 import { shop } from "./shop.js";
-import { block, empty, failed, keepFocus, lines, load, part, skeletonCards, strip } from "./states.js";
+import { asking, block, empty, failed, keepFocus, lines, load, part, skeletonCards, strip } from "./states.js";
 
 const LEADS = {
   customers:
@@ -62,14 +62,19 @@ export function customerView(customerId) {
 
   /** Brings the past up to date without a skeleton in between. */
   async function refreshPast() {
+    const wanted = asking(past);
     try {
       const known = await api.customer(customerId);
+      if (!wanted()) return;
       const held = past.contains(document.activeElement);
-      if (past.isConnected) fill(past, drawPast(known));
+      fill(past, drawPast(known));
       if (held) keepFocus(past);
     } catch (failure) {
-      fill(past, failed(failure, loadPast));
+      const notice = failed(failure, loadPast);
+      if (!wanted()) return;
+      fill(past, notice);
     }
+    past.removeAttribute("aria-busy"); // the first answer may still be awaited, and is dropped
   }
 
   loadPast();

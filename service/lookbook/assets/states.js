@@ -27,24 +27,32 @@ const WHAT = {
   ],
 };
 
+const turns = new WeakMap(); // box → how often something was asked for it
+
+/** Something is asked for `box`. Returns what tells whether the answer is still wanted: on the page, and nothing newer. */
+export function asking(box) {
+  const turn = (turns.get(box) ?? 0) + 1;
+  turns.set(box, turn);
+  return () => box.isConnected && turns.get(box) === turn;
+}
+
 /**
  * Shows in `box` what `ask` brings: a skeleton, then what `show` makes of the answer, or what went wrong and a way to
- * try again. Answers that come after the box has left the page are dropped.
+ * try again. Answers are dropped that come after the box has left the page, or after something newer was asked for it.
  */
 export async function load(box, ask, show, waiting = lines) {
   const held = box.contains(document.activeElement);
+  const wanted = asking(box);
   box.setAttribute("aria-busy", "true");
   fill(box, waiting());
   try {
     const answer = await ask();
-    if (box.isConnected) fill(box, show(answer));
+    if (wanted()) fill(box, show(answer));
   } catch (failure) {
-    fill(
-      box,
-      failed(failure, () => load(box, ask, show, waiting)),
-    );
+    const notice = failed(failure, () => load(box, ask, show, waiting));
+    if (wanted()) fill(box, notice);
   } finally {
-    box.removeAttribute("aria-busy");
+    if (wanted()) box.removeAttribute("aria-busy");
     if (held) keepFocus(box);
   }
 }
