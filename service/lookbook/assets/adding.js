@@ -39,6 +39,15 @@ export function adding(shop) {
   const result = h("div", { id: "added-box" });
   const button = h("button", { type: "submit", class: "primary" }, "Add article");
 
+  /** Marks the control whose value the service refuses, and goes to it; marks none where `name` is of none. */
+  function blame(name) {
+    const controls = { ...fields, image: photo.control };
+    for (const [facetName, { control }] of Object.entries(facets)) controls[facetName] = control();
+    for (const control of form.querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
+    controls[name]?.setAttribute("aria-invalid", "true");
+    controls[name]?.focus();
+  }
+
   function entry() {
     const values = {
       article_id: fields.article_id.value.trim(),
@@ -55,6 +64,7 @@ export function adding(shop) {
     event?.preventDefault();
     const article = entry();
     fill(problem);
+    blame(null);
     button.disabled = true;
     try {
       const took = await put(article, fields.quantity.value);
@@ -63,6 +73,7 @@ export function adding(shop) {
       fields.article_id.value = freeId();
     } catch (failure) {
       fill(problem, failed(failure, add));
+      blame(failure.field);
     } finally {
       button.disabled = false;
     }
@@ -147,7 +158,8 @@ function facet(name, id, values, required = false) {
   chosen.append(h("option", { value: OTHER }, "Another …"));
   const element = field(name, chosen);
   element.append(typed);
-  return { element, value: () => (chosen.value === OTHER ? typed.value.trim() : chosen.value) };
+  const control = () => (chosen.value === OTHER ? typed : chosen);
+  return { element, control, value: () => (chosen.value === OTHER ? typed.value.trim() : chosen.value) };
 }
 
 /** A file input with a preview of what is sent. */
@@ -181,5 +193,5 @@ function photoField() {
   }
   const element = field("Picture", input);
   element.append(note, preview);
-  return { element, image: () => url && base64(url) };
+  return { element, control: input, image: () => url && base64(url) };
 }

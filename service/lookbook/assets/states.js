@@ -67,7 +67,7 @@ export function keepFocus(box) {
 /** What went wrong, with a button that tries again where `again` is given. Anything but a Failure is a bug and thrown on. */
 export function failed(failure, again) {
   if (!(failure instanceof Failure)) throw failure;
-  const [title, text] = WHAT[failure.type] ?? ["That did not work", failure.message];
+  const [title, text] = WHAT[failure.type] ?? ["That did not work", told(failure)];
   const button = again && h("button", { type: "button", class: "retry", onclick: again }, "Try again");
   const detail =
     WHAT[failure.type] && failure.status
@@ -82,6 +82,8 @@ export function failed(failure, again) {
     button,
   );
 }
+
+const told = ({ field, message }) => (field ? `${field}: ${message}` : message);
 
 /** Nothing to show, and what to do about it. */
 export function empty(title, ...what) {
