@@ -13,7 +13,9 @@ from browser.sample_shop import Shop
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from re import Pattern
+
+    from playwright.sync_api import Locator, Page, Route
 
 SHOWN = 24
 """Articles in a grid of recommendations."""
@@ -82,6 +84,11 @@ class Lookbook:
         assert self.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         shot(self.page, name)
 
+    def looked_at_dialog(self, name: str) -> None:
+        """The same while a dialog lies over a page that still waits."""
+        accessible(self.page)
+        shot(self.page, name)
+
     def answered(self, customer_id: str, **wish: Any) -> list[str]:
         """The articles that the service recommends, for a wish in words of its own."""
         path = f"{of_customer(customer_id)}/recommendations?{urlencode({'n': SHOWN, **wish})}"
@@ -104,6 +111,17 @@ class Lookbook:
         """Store events without the page."""
         status, answer = self.shop.service.call("/v1/events", list(events))
         assert (status, answer["accepted"]) == (200, len(events)), answer
+
+
+def hold(page: Page, pattern: str | Pattern[str]) -> list[Route]:
+    """Keep the next call of this address back; it is in the list once it is made, and waits to be continued."""
+    held: list[Route] = []
+
+    def keep(route: Route) -> None:
+        held.append(route)
+
+    page.route(pattern, keep, times=1)
+    return held
 
 
 def of_customer(customer_id: str) -> str:

@@ -95,7 +95,8 @@ function prompt({ prompt, tokens, candidates }) {
   ];
 }
 
-function written({ written, prompt }, write) {
+function written({ written, prompt, session }, write) {
+  const something = prompt !== null && session.length > 0; // a query alone is never written about
   const button = h(
     "button",
     { type: "button", id: "write", class: written ? null : "primary", onclick: write },
@@ -105,11 +106,11 @@ function written({ written, prompt }, write) {
     return [
       empty(
         "Nothing is written yet",
-        prompt === null
-          ? "There is nothing to write about."
-          : "It writes after an event or a request; give it up to ten seconds.",
+        something
+          ? "It writes after an event or a request; give it up to ten seconds."
+          : "It writes about what a customer did. Until then, words that are searched for stand in for it.",
       ),
-      prompt === null ? null : button,
+      something ? button : null,
     ];
   return [
     h("blockquote", { id: "written-text" }, written.text),

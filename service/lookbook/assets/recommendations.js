@@ -104,7 +104,7 @@ export class Recommendations {
 
   #mayFollow(follow) {
     const written = this.shop.generating && ["blended", "generated"].includes(this.wish.strategy);
-    return written && this.freshness !== "fresh" && (follow || this.wish.strategy === "generated");
+    return written && this.readable && this.freshness !== "fresh" && (follow || this.wish.strategy === "generated");
   }
 
   async #follow(turn, before, why) {
@@ -145,6 +145,7 @@ export class Recommendations {
     const gone = moves ? before.filter(({ article_id }) => moves.gone.includes(article_id)) : [];
     const lost = this.element.contains(document.activeElement) && document.activeElement.dataset.action;
     this.freshness = answer.generation;
+    this.readable = !answer.explain?.cold || answer.explain.session_events > 0;
     this.body.removeAttribute("aria-busy");
     fill(this.banner, answer.degraded ? degraded() : null);
     fill(
