@@ -9,7 +9,6 @@ def test_…(page: Page, shop: Shop) -> None:
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser.looking import DEVICES, SCREENSHOTS, Faults, watched
+from browser.looking import CHROMIUM, DEVICES, SCREENSHOTS, Faults, running_chromium, watched
 from browser.sample_shop import KEY, Shop, trained_shop
 from house.serving import serving
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 collect_ignore_glob = [] if find_spec("playwright") else ["test_*.py"]
 PATIENCE = 15_000
 """Milliseconds until an expectation has failed: two cores may be busy with the language model meanwhile."""
-CHROMIUM = os.environ.get("MODISTE_CHROMIUM") or "/usr/bin/chromium"
 
 
 @pytest.fixture(scope="session")
@@ -70,14 +68,12 @@ def newcomer() -> str:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """One Chromium for all tests; each page has a context of its own."""
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
     expect.set_options(timeout=PATIENCE)
     if not Path(CHROMIUM).exists():
         pytest.fail(f"there is no Chromium at {CHROMIUM}: apt-get install chromium, or set MODISTE_CHROMIUM", False)
-    # Without its sandbox: it needs more than containers allow, and all pages are our own.
-    options = {"executable_path": CHROMIUM, "chromium_sandbox": False}
-    with sync_playwright() as playwright, playwright.chromium.launch(**options) as chromium:
+    with running_chromium() as chromium:
         yield chromium
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # which only `make test-browser` installs
-    from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
+CHROMIUM = os.environ.get("MODISTE_CHROMIUM") or "/usr/bin/chromium"
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "var" / "screenshots"
 DEVICES: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": {"width": 1280, "height": 900}},
@@ -63,6 +65,16 @@ class Faults:
     def _failed(self, request: Request) -> None:
         if request.failure != GIVEN_UP:
             self.seen.append(f"request: {request.method} {request.url}: {request.failure}")
+
+
+@contextmanager
+def running_chromium() -> Iterator[Browser]:
+    """Without its sandbox: it needs more than containers allow, and all pages are our own."""
+    from playwright.sync_api import sync_playwright
+
+    options = {"executable_path": CHROMIUM, "chromium_sandbox": False}
+    with sync_playwright() as playwright, playwright.chromium.launch(**options) as chromium:
+        yield chromium
 
 
 @contextmanager
