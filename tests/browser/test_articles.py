@@ -9,14 +9,14 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser.lookbook import AT_REST, Lookbook, encoded, ids
+from browser.lookbook import AT_REST, Lookbook, encoded, hold, ids
 from browser.looking import Faults
 from PIL import Image
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from browser.sample_shop import Shop
-    from playwright.sync_api import Locator, Page, Route
+    from playwright.sync_api import Locator, Page
 
 pytestmark = pytest.mark.browser
 
@@ -152,10 +152,9 @@ def test_a_deleted_article_is_shown_as_one(page: Page, lookbook: Lookbook, cape:
 
 @ON_DESKTOP
 def test_of_two_searches_the_later_is_shown(page: Page, lookbook: Lookbook) -> None:
-    early: list[Route] = []
     lookbook.open("articles")
     category = page.locator("#find").get_by_label("Category")
-    page.route("**/recommendations?*", lambda route: early.append(route), times=1)
+    early = hold(page, "**/recommendations?*")
     category.select_option(index=1)
     category.select_option(index=2)
     expect(lookbook.grid("Articles found").first).to_be_visible()

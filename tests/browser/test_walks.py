@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
+ON_DESKTOP = pytest.mark.parametrize("device", ["desktop"], indirect=True)
+
 
 def test_a_customer_is_chosen_with_the_keyboard(page: Page, lookbook: Lookbook) -> None:
     lookbook.open("customers")
@@ -36,6 +38,7 @@ def test_a_customer_is_chosen_with_the_keyboard(page: Page, lookbook: Lookbook) 
     expect(page).to_have_title(f"{chosen} · Customers · Modiste lookbook")
 
 
+@ON_DESKTOP
 def test_what_is_typed_is_given_up_with_escape_and_a_customer_pointed_at(page: Page, lookbook: Lookbook) -> None:
     chosen, other = lookbook.shop.customers[1], lookbook.shop.customers[2]
     lookbook.open("customers", chosen)
@@ -127,9 +130,29 @@ def test_views_of_customers_let_one_be_chosen_and_keep_them(page: Page, lookbook
     expect(lookbook.heading).to_have_text(chosen)
 
 
+@ON_DESKTOP
 def test_going_back_shows_what_was_shown(page: Page, lookbook: Lookbook, newcomer: str) -> None:
     lookbook.open("customers", newcomer)
     lookbook.open("articles")
     page.go_back()
     expect(lookbook.heading).to_have_text(newcomer)
     expect(page.get_by_role("link", name="Customers")).to_have_attribute("aria-current", "page")
+
+
+@ON_DESKTOP
+@pytest.mark.parametrize("view", ["customers", "taste", "generation", "operations"])
+def test_everybody_can_use_it_at_night(page: Page, lookbook: Lookbook, view: str) -> None:
+    page.emulate_media(color_scheme="dark")
+    lookbook.open(view, None if view == "operations" else lookbook.shop.customers[0])
+    lookbook.looked_at(f"night-{view}")
+
+
+@ON_DESKTOP
+def test_the_page_itself_is_small(page: Page, lookbook: Lookbook) -> None:
+    lookbook.open("customers")
+    sent = page.evaluate("""performance.getEntries()
+        .filter(({entryType, name}) => entryType === "navigation" || name.includes("/lookbook/assets/"))
+        .map(({transferSize}) => transferSize)""")
+    assert len(sent) > 1
+    assert min(sent) > 0
+    assert sum(sent) < 300_000
