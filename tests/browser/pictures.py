@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from browser.lookbook import AT_REST, encoded
-from browser.looking import DEVICES, running_chromium
+from browser.looking import running_chromium
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 VIEWS = {"customer": "customers", "taste": "taste"}
 """Name of the picture → view of a customer."""
+TALL = {"width": 1280, "height": 1340}
+"""So that what is recommended, and the whole of the map, are on it."""
 COLOURS = 256
 LARGEST = 200_000
 """Bytes of a picture."""
@@ -53,7 +55,7 @@ def asked(address: str) -> Any:
 
 @contextmanager
 def empty_page() -> Iterator[Page]:
-    with running_chromium() as chromium, chromium.new_context(**DEVICES["desktop"], locale="en-GB") as context:
+    with running_chromium() as chromium, chromium.new_context(viewport=TALL, locale="en-GB") as context:
         yield context.new_page()
 
 
