@@ -22,6 +22,7 @@ class Columns:
             facet: np.zeros(capacity, np.int32) for facet in FACETS
         }  # 0 where unknown
         self._code_of: dict[str, dict[str, int]] = {facet: {} for facet in FACETS}
+        self._spelt: dict[str, list[str]] = {facet: [""] for facet in FACETS}  # by code, as each was first written
 
     def grow(self, capacity: int) -> None:
         """Make room for ``capacity`` rows."""
@@ -39,15 +40,17 @@ class Columns:
     def _code(self, facet: str, value: str | None) -> int:
         if value is None:
             return 0
-        known = self._code_of[facet]
-        return known.setdefault(value.casefold(), len(known) + 1)
+        known, spelt = self._code_of[facet], self._spelt[facet]
+        code = known.setdefault(value.casefold(), len(spelt))
+        if code == len(spelt):
+            spelt.append(value)
+        return code
 
     def frequent(self, facet: str, rows: Rows, most: int) -> list[str]:
-        """The values of a facet that most of ``rows`` have, in lower case, the most frequent first."""
+        """The values of a facet that most of ``rows`` have, as each was first written, the most frequent first."""
         counts = np.bincount(self._codes[facet][rows], minlength=1)
-        names = ["", *self._code_of[facet]]  # by code
         first = np.argsort(-counts[1:], kind="stable")[:most] + 1
-        return [names[code] for code in first.tolist() if counts[code]]
+        return [self._spelt[facet][code] for code in first.tolist() if counts[code]]
 
     def since(self, time: int, rows: Rows | slice) -> NDArray[np.bool_]:
         """Which of ``rows`` were created at ``time`` (Unix seconds) or later."""

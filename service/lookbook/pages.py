@@ -44,11 +44,12 @@ def _asset(name: str, content: bytes) -> Asset:
 
 
 def _assets() -> dict[str, Asset]:
-    folder = files("service.lookbook").joinpath("assets")
-    names = (each.name for each in folder.iterdir())
-    return {name: _asset(name, folder.joinpath(name).read_bytes()) for name in names if _SERVED.fullmatch(name)}
+    names = (each.name for each in _FOLDER.iterdir())
+    return {name: _asset(name, _FOLDER.joinpath(name).read_bytes()) for name in names if _SERVED.fullmatch(name)}
 
 
+_FOLDER = files("service.lookbook").joinpath("assets")
+_SHELL = _FOLDER.joinpath(SHELL).read_bytes()
 ASSETS = _assets()
 PREFIX = "/lookbook/assets/"
 
@@ -62,8 +63,7 @@ def open_paths() -> Iterable[str]:
 async def shell(request: Request) -> Response:
     """The page, which asks for everything else."""
     keys = b"required" if services(request).settings.api_keys else b"none"
-    content = files("service.lookbook").joinpath("assets", SHELL).read_bytes().replace(_KEYS, keys)
-    return Response(content, media_type="text/html; charset=utf-8", headers=HEADERS)
+    return Response(_SHELL.replace(_KEYS, keys), media_type="text/html; charset=utf-8", headers=HEADERS)
 
 
 @router.get(PREFIX + "{name}")

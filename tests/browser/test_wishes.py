@@ -39,7 +39,7 @@ def test_each_strategy_shows_its_own_list(page: Page, lookbook: Lookbook, custom
 @ON_DESKTOP
 def test_category_and_colour_leave_what_is_of_both(page: Page, lookbook: Lookbook, customer: str) -> None:
     one = lookbook.shop.articles[ids(lookbook.recommended)[0]]
-    wish = {"category": one.category.casefold(), "colour": (one.colour or "").casefold()}
+    wish = {"category": one.category, "colour": one.colour or ""}
     page.get_by_label("Category", exact=True).select_option(wish["category"])
     lookbook.whole()
     page.get_by_label("Colour", exact=True).select_option(wish["colour"])
