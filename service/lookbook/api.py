@@ -5,6 +5,7 @@ Where API keys are asked for, all need one that is good for everything: they tel
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from service.http.operations import metrics_page
 from service.http.responses import json_response
 from service.http.services import Services, services
 from service.lookbook import customers
-from service.lookbook.atlas import Planes, map_of
+from service.lookbook.atlas import Planes, chosen_of, map_of
 from service.lookbook.cards import NO_DNA, card_of, read_cards
 from service.lookbook.figures import figures_of
 from service.lookbook.people import find
@@ -156,7 +157,8 @@ async def picture(
 async def article_map(request: Request) -> Response:
     """Where articles lie, and in which clusters."""
     live = services(request).live
-    return json_response(map_of(live.index, await _lookbook(request).planes.of(live)))
+    plane = await _lookbook(request).planes.of(live)
+    return json_response(await asyncio.to_thread(map_of, chosen_of(live.index), plane))
 
 
 @router.get("/operations")
@@ -187,7 +189,7 @@ async def report(request: Request) -> Response:
     bundle = services(request).live.bundle
     if REPORT not in bundle.manifest.files:
         raise UnknownReport(f"bundle {bundle.version} holds no report: evaluate the run before it is exported")
-    content = bundle.path(REPORT).read_bytes()
+    content = await asyncio.to_thread(bundle.path(REPORT).read_bytes)
     return Response(content, media_type="text/html; charset=utf-8", headers=_REPORT_HEADERS)
 
 

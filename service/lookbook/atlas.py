@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import orjson
 
 from model_store.article_table import sample_dna
+from service.engine.arrays import Float32
 from service.engine.index import ArticleIndex
 from service.live import Live
 from service.lookbook.article_map import Plane, clusters_of
@@ -41,13 +42,25 @@ class Planes:
             return found
 
 
-def map_of(index: ArticleIndex, plane: Plane) -> dict[str, Any]:
-    """Some of what is in stock, evenly out of all: places and clusters, as the page has them."""
+class Chosen(NamedTuple):
+    """What a map shows: each article's JSON without its last brace, and Fashion DNA float32 (N, 128)."""
+
+    open_jsons: list[bytes]
+    dna: Float32
+
+
+def chosen_of(index: ArticleIndex) -> Chosen:
+    """Some of what is in stock at this moment, evenly out of all."""
     rows = index.some_in_stock(MOST_ARTICLES)
-    if not len(rows):
+    return Chosen(index.open_jsons(rows), index.vectors_of(rows))
+
+
+def map_of(chosen: Chosen, plane: Plane) -> dict[str, Any]:
+    """Places and clusters as the page has them. Takes tens of milliseconds: call it in a thread."""
+    if not chosen.open_jsons:
         return {"explained": plane.explained, "clusters": [], "articles": []}
-    records = [orjson.loads(each + b"}") for each in index.open_jsons(rows)]
-    places = plane.places(index.vectors_of(rows))
+    records = [orjson.loads(each + b"}") for each in chosen.open_jsons]
+    places = plane.places(chosen.dna)
     clusters, member = clusters_of(places, {facet: [record[facet] for record in records] for facet in _TELLING})
     articles = [
         {"article_id": record["article_id"], "title": record["title"], "x": x, "y": y, "cluster": cluster}
