@@ -121,7 +121,7 @@ def test_ci_runs_the_checks_then_the_suite() -> None:
 
 
 def test_browser_tests_name_what_is_missing_before_anything_is_installed(tmp_path: Path) -> None:
-    command = ["make", "test-browser", f"MODISTE_CHROMIUM={tmp_path / 'none'}"]
+    command = ["make", "--no-print-directory", "test-browser", f"MODISTE_CHROMIUM={tmp_path / 'none'}"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
     told = result.stderr.splitlines()
