@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
+ON_DESKTOP = pytest.mark.parametrize("device", ["desktop"], indirect=True)
 MOVED = r"\d+ new, \d+ moved, \d+ gone\."
 
 
@@ -32,6 +33,7 @@ def test_a_purchase_leaves_the_list_and_ends_the_history(lookbook: Lookbook, new
     lookbook.looked_at("bought")
 
 
+@ON_DESKTOP
 def test_a_purchase_comes_behind_all_others(lookbook: Lookbook, newcomer: str) -> None:
     others = list(lookbook.shop.articles)[:3]
     lookbook.tell(*purchases(newcomer, others))
@@ -42,6 +44,7 @@ def test_a_purchase_comes_behind_all_others(lookbook: Lookbook, newcomer: str) -
     assert ids(lookbook.timeline) == [*others, bought]
 
 
+@ON_DESKTOP
 def test_cards_say_how_far_they_moved(page: Page, lookbook: Lookbook, newcomer: str) -> None:
     lookbook.open("customers", newcomer)
     before = ids(lookbook.recommended)
@@ -56,6 +59,7 @@ def test_cards_say_how_far_they_moved(page: Page, lookbook: Lookbook, newcomer: 
     expect(lookbook.status).to_contain_text(f"{badges.count('new')} new, ")
 
 
+@ON_DESKTOP
 def test_a_click_counts_for_who_bought_nothing(page: Page, lookbook: Lookbook, newcomer: str) -> None:
     lookbook.open("customers", newcomer)
     clicked = lookbook.act("Click", place=3)
@@ -85,6 +89,7 @@ def test_a_search_is_stored_and_the_list_leans_to_it(page: Page, lookbook: Lookb
     lookbook.looked_at("searched")
 
 
+@ON_DESKTOP
 def test_a_return_leaves_the_history_and_stays_out(page: Page, lookbook: Lookbook, newcomer: str) -> None:
     returned, kept = lookbook.answered(newcomer, n=2)
     lookbook.tell(*purchases(newcomer, [returned, kept]))
@@ -102,7 +107,7 @@ def test_a_return_leaves_the_history_and_stays_out(page: Page, lookbook: Lookboo
     assert returned not in [*ids(lookbook.timeline), *ids(lookbook.recommended), *lookbook.answered(newcomer, n=200)]
 
 
-@pytest.mark.parametrize("device", ["desktop"], indirect=True)
+@ON_DESKTOP
 def test_what_was_known_earlier_does_not_return_when_it_comes_late(
     page: Page, lookbook: Lookbook, newcomer: str
 ) -> None:

@@ -38,6 +38,7 @@ def test_prompt_text_and_lists_are_those_of_the_service(page: Page, lookbook: Lo
     lookbook.looked_at("written")
 
 
+@ON_DESKTOP
 def test_the_merged_list_is_what_is_recommended_as_generated(page: Page, lookbook: Lookbook, searcher: str) -> None:
     lookbook.open("generation", searcher)
     merged = page.locator("#list-merged li")
@@ -46,6 +47,7 @@ def test_the_merged_list_is_what_is_recommended_as_generated(page: Page, lookboo
     assert from_id == ids(page.locator("#list-by-id li"))[: len(from_id)]
 
 
+@ON_DESKTOP
 def test_a_search_that_is_only_supposed_is_read_and_not_stored(page: Page, lookbook: Lookbook, searcher: str) -> None:
     query = lookbook.shop.queries[1]
     before = lookbook.stored(searcher)

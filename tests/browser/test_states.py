@@ -45,6 +45,7 @@ def test_each_view_says_what_failed_and_recovers(page: Page, lookbook: Lookbook,
     lookbook.whole()
 
 
+@ON_DESKTOP
 @pytest.mark.parametrize("kind", KINDS)
 def test_recommendations_that_fail_are_asked_for_again(
     page: Page, lookbook: Lookbook, faults: Faults, kind: str

@@ -21,6 +21,7 @@ ON_DESKTOP = pytest.mark.parametrize("device", ["desktop"], indirect=True)
 GRID = "Recommendations at that time"
 
 
+@ON_DESKTOP
 @pytest.mark.parametrize(("bought", "points"), [(0, 1), (4, 5), (55, 51)])
 def test_a_path_has_a_point_before_and_after_each_purchase(
     page: Page, lookbook: Lookbook, newcomer: str, bought: int, points: int

@@ -25,6 +25,7 @@ def customer(lookbook: Lookbook) -> str:
     return customer_id
 
 
+@ON_DESKTOP
 def test_each_strategy_shows_its_own_list(page: Page, lookbook: Lookbook, customer: str) -> None:
     lists = {"blended": lookbook.answered(customer)}
     assert ids(lookbook.recommended) == lists["blended"]
@@ -51,6 +52,7 @@ def test_category_and_colour_leave_what_is_of_both(page: Page, lookbook: Lookboo
     assert found == {(one.category, one.colour)}
 
 
+@ON_DESKTOP
 def test_prices_leave_what_lies_between(page: Page, lookbook: Lookbook, customer: str) -> None:
     prices = sorted(lookbook.shop.articles[each].price or 0 for each in ids(lookbook.recommended))
     least, most = prices[SHOWN // 3], prices[2 * SHOWN // 3]
