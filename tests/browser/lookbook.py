@@ -61,10 +61,9 @@ class Lookbook:
         return self.page.get_by_role("list", name=label, exact=True).locator("> .card")
 
     def act(self, name: str, place: int = 1) -> str:
-        """Press the button of this name below the recommendation at ``place``; the article's id."""
-        card = self.recommended.nth(place - 1)
-        article_id = card.get_attribute("data-article")
-        assert article_id
+        """Press the button of this name below the recommendation at ``place``, which rests; the article's id."""
+        article_id = ids(self.recommended)[place - 1]
+        card = self.recommended.and_(self.page.locator(f"[data-article='{article_id}']"))
         card.get_by_role("button", name=re.compile(f"^{name} ")).click()
         return article_id
 
