@@ -39,7 +39,7 @@ def test_each_view_says_what_failed_and_recovers(page: Page, lookbook: Lookbook,
     failure = page.get_by_role("alert").filter(has_text=KINDS["store_unavailable"])
     expect(failure).to_be_visible()
     expect(failure).to_contain_text("503 store_unavailable: for a test")
-    lookbook.looked_at(f"failed-{view}")
+    lookbook.looked_at(f"without-{view}")
     failure.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("alert")).to_have_count(0)
     lookbook.whole()
