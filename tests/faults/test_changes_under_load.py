@@ -26,6 +26,8 @@ pytestmark = pytest.mark.faults
 ASKING = 8
 CONVERGED = 2.0  # seconds in which all workers follow
 SWITCHES, RESTARTS, WORKERS = 12, 6, 3
+CALM = {"llm_url": "off", "redis_timeout": 10}
+"""Settings: on a machine that is busy with other tests, no answer is to be `degraded` because Redis took its time."""
 ASKED = {"strategy": "style", "at": CUTOFF, "n": 30}
 BOUGHT = [
     {"type": "purchase", "customer_id": "Ada", "article_id": f"a{index:03}", "timestamp": CUTOFF - (9 - index) * 86_400}
@@ -79,7 +81,7 @@ def test_bundles_are_switched_without_a_dropped_or_mixed_answer(tmp_path: Path) 
     heard = Heard()
     with (
         KillableValkey(tmp_path / "redis") as valkey,
-        serving(tmp_path, tmp_path / "store", redis_url=valkey.url, workers=WORKERS, llm_url="off") as service,
+        serving(tmp_path, tmp_path / "store", redis_url=valkey.url, workers=WORKERS, **CALM) as service,
     ):
         assert service.call("/v1/articles", catalogue(), "PUT")[1]["rejected"] == []
         assert service.call("/v1/events", BOUGHT)[1]["accepted"] == len(BOUGHT)
@@ -103,7 +105,8 @@ def test_bundles_are_switched_without_a_dropped_or_mixed_answer(tmp_path: Path) 
         seconds = asyncio.run(switch())
         print(f"{len(heard.answers)} answers; the last worker followed after {np.round(seconds, 2)} s")
     assert heard.failed == []
-    assert all(answer == expected[answer["bundle"]] for answer in heard.answers)
+    other = [answer for answer in heard.answers if answer != expected[answer["bundle"]]]
+    assert not other, (len(other), other[0], expected[other[0]["bundle"]])
     assert {answer["bundle"] for answer in heard.answers} == {"test-1", "test-2"}
     assert np.median(seconds) < CONVERGED
 
@@ -143,7 +146,7 @@ def test_workers_are_replaced_one_by_one_without_a_dropped_request(tmp_path: Pat
     heard = Heard()
     with (
         KillableValkey(tmp_path / "redis") as valkey,
-        serving(tmp_path, tmp_path / "store", redis_url=valkey.url, workers=WORKERS, llm_url="off") as service,
+        serving(tmp_path, tmp_path / "store", redis_url=valkey.url, workers=WORKERS, **CALM) as service,
     ):
         assert service.call("/v1/articles", catalogue(), "PUT")[1]["rejected"] == []
         assert service.call("/v1/events", BOUGHT)[1]["accepted"] == len(BOUGHT)
