@@ -59,11 +59,11 @@ def test_another_month_is_asked_for_and_compared_with_now(page: Page, lookbook: 
     lookbook.write_for(customer)
     lookbook.open("taste", customer)
     now = ids(lookbook.grid(GRID))
-    assert now == lookbook.answered(customer)
+    assert now == lookbook.answered(customer, strategy="style")
     at = moment_asked_for(page, lambda: page.get_by_role("slider").fill("6"))
     expect(page.locator("#season-moved")).to_contain_text("against now: ")
     then = ids(lookbook.grid(GRID))
-    assert then == lookbook.answered(customer, at=at)
+    assert then == lookbook.answered(customer, strategy="style", at=at)
     expect(page.locator("#season-moved")).to_contain_text(moves(now, then))
     expect(page.locator(".plot .ahead circle")).to_have_count(1)
     page.get_by_role("button", name="Now").click()
@@ -84,11 +84,11 @@ def test_december_is_the_next_one(page: Page, lookbook: Lookbook) -> None:
 def test_a_month_is_compared_with_what_is_recommended_by_now(page: Page, lookbook: Lookbook) -> None:
     customer = lookbook.shop.customers[4]
     lookbook.write_for(customer)
-    page.route("**/recommendations?n=24", in_reverse, times=1)
+    page.route("**/recommendations?n=24&strategy=style", in_reverse, times=1)
     lookbook.open("taste", customer)
-    assert ids(lookbook.grid(GRID)) == lookbook.answered(customer)[::-1]
+    assert ids(lookbook.grid(GRID)) == lookbook.answered(customer, strategy="style")[::-1]
     at = moment_asked_for(page, lambda: page.get_by_role("slider").fill("1"))
-    now, then = lookbook.answered(customer), lookbook.answered(customer, at=at)
+    now, then = (lookbook.answered(customer, strategy="style", **wish) for wish in ({}, {"at": at}))
     expect(page.locator("#season-moved")).to_contain_text(f"against now: {moves(now, then)}")
 
 

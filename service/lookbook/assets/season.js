@@ -94,7 +94,7 @@ export function season(customerId, now, lean) {
     h(
       "p",
       { class: "small" },
-      "The style's memory is asked what it would recommend at another time; nothing is stored.",
+      "By style alone, so that nothing but the time differs: what sells and what was written belong to now. Nothing is stored.",
     ),
     h(
       "div",
@@ -110,16 +110,18 @@ export function season(customerId, now, lean) {
   ];
 }
 
-/** Both lists are asked for at once, so that nothing but the time lies between them: the language model writes on. */
+const WISH = { n: SHOWN, strategy: "style" };
+
+/** Both lists are by style and asked for at once, so that nothing but the time lies between them. */
 async function asked(customerId, at) {
   if (at === null) {
-    const now = await api.recommendations(customerId, { n: SHOWN });
+    const now = await api.recommendations(customerId, WISH);
     return [now, now, null, 0];
   }
   const start = performance.now();
-  const then = async () => [await api.recommendations(customerId, { n: SHOWN, at }), performance.now() - start];
+  const then = async () => [await api.recommendations(customerId, { ...WISH, at }), performance.now() - start];
   const [now, [answer, took], path] = await Promise.all([
-    api.recommendations(customerId, { n: SHOWN }),
+    api.recommendations(customerId, WISH),
     then(),
     api.path(customerId, at),
   ]);
