@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 from bundles import CUTOFF, make_bundle
+from faults.traffic import CALM
 from faults.valkeys import KillableValkey
 from house.processes import wait_until
 from house.serving import serving
@@ -26,8 +27,6 @@ pytestmark = pytest.mark.faults
 ASKING = 8
 CONVERGED = 2.0  # seconds in which all workers follow
 SWITCHES, RESTARTS, WORKERS = 12, 6, 3
-CALM = {"llm_url": "off", "redis_timeout": 10}
-"""Settings: on a machine that is busy with other tests, no answer is to be `degraded` because Redis took its time."""
 ASKED = {"strategy": "style", "at": CUTOFF, "n": 30}
 BOUGHT = [
     {"type": "purchase", "customer_id": "Ada", "article_id": f"a{index:03}", "timestamp": CUTOFF - (9 - index) * 86_400}
