@@ -35,6 +35,15 @@ from service.state.codec import stored_event
 _NO_DNA = ""  # of no bundle: the catalogue is asked for records and stock alone
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What the language model reads: a session, oldest first, the memory's candidates, and the prompt of both."""
+
+    session: Sequence[Event]
+    candidates: Sequence[str] = ()
+    prompt: Prompt | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Prompting:
     """What one bundle makes prompts with. ``bundle``: its stamp, by which generations name it."""
@@ -51,18 +60,23 @@ class Prompting:
 
         ``query``: what the customer searches now, on top of it. Raises StoreUnavailable.
         """
+        return (await self.read(events, query, catalogue)).prompt
+
+    async def read(self, events: Sequence[Event], query: str | None, catalogue: CatalogueStore) -> Reading:
+        """``prompt``, and what it is made of."""
         if query is not None:
             events = [*events, _search_now(query)]
         session = session_events(events, self.spec.prompt.actions)
         articles = await _articles(session, catalogue)
         actions = session_actions(session, articles.get)
         if not actions:
-            return None
+            return Reading(session)
         searched = latest_query(actions)
-        candidates = [] if searched is None else await self.candidates(searched, catalogue)
-        return await asyncio.to_thread(self.writer.write, actions, candidates)  # tokenising takes milliseconds
+        candidates = [] if searched is None else await self._candidates(searched, catalogue)
+        prompt = await asyncio.to_thread(self.writer.write, actions, candidates)  # tokenising takes milliseconds
+        return Reading(session, candidates, prompt)
 
-    async def candidates(self, query: str, catalogue: CatalogueStore) -> list[str]:
+    async def _candidates(self, query: str, catalogue: CatalogueStore) -> list[str]:
         """What the memory gives for ``query`` out of what is in stock.
 
         First it is asked as if everything were, and only where that is not so about all that the nearest queries list.

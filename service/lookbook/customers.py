@@ -87,14 +87,15 @@ async def generation(
     log, view = await _read(parts, customer_id)
     reading = await prompts.read(live, [*log.events, *view.session], query)
     found = await parts.intents.find(live, Question(customer_id, query), view)
-    cards = await _cards_of(parts, (), reading.session)
+    stored = [event for event in reading.session if event.event_id]  # what is searched now is in the prompt alone
+    cards, prompt = await _cards_of(parts, (), stored), reading.prompt
     kept, returned = effective_history(log.events)
     return {
         "available": True,
         "reason": None,
-        "session": [_action(event, cards) for event in reading.session],
-        "prompt": reading.prompt,
-        "tokens": reading.tokens,
+        "session": [_action(event, cards) for event in stored],
+        "prompt": None if prompt is None else prompt.text,
+        "tokens": None if prompt is None else len(prompt.token_ids),
         "candidates": list(reading.candidates),
         "written": written(found),
         **await lists(live, found, _without(kept, returned), parts.catalogue),

@@ -14,29 +14,18 @@ from weakref import WeakKeyDictionary
 
 from model_store.bundle import Bundle
 from model_store.prompts import generated_text
-from model_store.records import Event, EventType
-from model_store.sessions import session_events
+from model_store.records import Event
 from service.catalogue.store import CatalogueStore
 from service.engine.arrays import Rows
 from service.engine.filters import Filters
 from service.engine.mixup import MixupList
-from service.generation.prompting import Prompting, open_prompting
+from service.generation.prompting import Prompting, Reading, open_prompting
 from service.intents import Found
 from service.live import Live
 from service.lookbook.cards import Card, read_cards
 
 SHOWN = 12
 """Places of each list that are shown."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What the language model reads: the session's events, oldest first, the prompt, its length, and its candidates."""
-
-    session: Sequence[Event]
-    prompt: str | None = None
-    tokens: int | None = None
-    candidates: Sequence[str] = ()
 
 
 class Prompts:
@@ -57,13 +46,7 @@ class Prompts:
         Raises StoreUnavailable; InvalidBundle where the bundle has no generating half.
         """
         prompting = await self._prompting(live.bundle)
-        session = session_events(events, prompting.spec.prompt.actions)
-        prompt = await prompting.prompt(events, query, self._catalogue)
-        if prompt is None:
-            return Reading(session)
-        searched = query or _latest_query(session)
-        candidates = [] if searched is None else await prompting.candidates(searched, self._catalogue)
-        return Reading(session, prompt.text, len(prompt.token_ids), candidates)
+        return await prompting.read(events, query, self._catalogue)
 
     async def _prompting(self, bundle: Bundle) -> Prompting:
         async with self._opening:
@@ -126,7 +109,3 @@ class _Ids:
 def _places(article_ids: Sequence[str], cards: Mapping[str, Card]) -> list[dict[str, Any]]:
     placed = enumerate(article_ids, 1)
     return [{"place": place, "article": cards[each]} for place, each in placed if each in cards]
-
-
-def _latest_query(session: Sequence[Event]) -> str | None:
-    return next((event.query for event in reversed(session) if event.type is EventType.SEARCH), None)
