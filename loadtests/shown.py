@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 
 from loadtests.changing_shop import Shop
@@ -60,11 +60,11 @@ class Served:
 
 
 @asynccontextmanager
-async def clients(ports: Iterable[int]) -> AsyncIterator[list[httpx.AsyncClient]]:
+async def clients(ports: Iterable[int]) -> AsyncIterator[list[httpx2.AsyncClient]]:
     """A client of each service."""
     async with AsyncExitStack() as stack:
         yield [
-            await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30))
+            await stack.enter_async_context(httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30))
             for port in ports
         ]
 
@@ -101,13 +101,13 @@ async def serve(ports: Sequence[int], shop: Shop, paths: Sequence[str], seconds:
     return served
 
 
-async def put(service: httpx.AsyncClient, articles: list[dict[str, Any]]) -> None:
+async def put(service: httpx2.AsyncClient, articles: list[dict[str, Any]]) -> None:
     """Have a service take articles, all of which are sound."""
     answer = await service.put("/v1/articles", json=articles)
     assert answer.json() == {"accepted": len(articles), "rejected": []}, answer.text
 
 
-async def _set_stock(services: Sequence[httpx.AsyncClient], shop: Shop, seconds: float, served: Served) -> None:
+async def _set_stock(services: Sequence[httpx2.AsyncClient], shop: Shop, seconds: float, served: Served) -> None:
     """Calls when they are due, however long others take: what comes earlier may be answered later."""
     begun, count = time.monotonic(), round(seconds * RATE / PER_CALL)
     async with asyncio.TaskGroup() as calls:
@@ -117,7 +117,7 @@ async def _set_stock(services: Sequence[httpx.AsyncClient], shop: Shop, seconds:
     served.levels = count * PER_CALL
 
 
-async def _set_levels(service: httpx.AsyncClient, levels: list[dict[str, Any]], served: Served) -> None:
+async def _set_levels(service: httpx2.AsyncClient, levels: list[dict[str, Any]], served: Served) -> None:
     """Until they are acknowledged: a Redis that is slow for once is answered with 503, and asked again."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -131,7 +131,7 @@ async def _set_levels(service: httpx.AsyncClient, levels: list[dict[str, Any]], 
     served.failed.append(answer.text)
 
 
-async def _probe(services: Sequence[httpx.AsyncClient], served: Served) -> None:
+async def _probe(services: Sequence[httpx2.AsyncClient], served: Served) -> None:
     """Let an article sell out and come in again, and look when each service shows that."""
     number, article_id = 0, PROBE["article_id"]
     while True:
@@ -145,7 +145,7 @@ async def _probe(services: Sequence[httpx.AsyncClient], served: Served) -> None:
         await asyncio.sleep(random.uniform(0.02, 0.1))
 
 
-async def _until_shown(service: httpx.AsyncClient, wanted: bool) -> None:
+async def _until_shown(service: httpx2.AsyncClient, wanted: bool) -> None:
     query = {"strategy": "trending", "category": PROBE["category"], "n": "1"}
     while True:
         answer = await service.get("/v1/customers/nobody/recommendations", params=query)
@@ -154,7 +154,7 @@ async def _until_shown(service: httpx.AsyncClient, wanted: bool) -> None:
         await asyncio.sleep(0.01)
 
 
-async def in_stock(service: httpx.AsyncClient) -> int:
+async def in_stock(service: httpx2.AsyncClient) -> int:
     """How many articles a service has in stock, -1 while it does not say."""
     page = (await service.get("/metrics")).text
     found = re.search(r'^modiste_index_articles\{stock="in"\} (\S+)', page, re.MULTILINE)

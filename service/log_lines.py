@@ -16,7 +16,7 @@ request_id: ContextVar[bytes | None] = ContextVar("request_id", default=None)
 """Of the request that is being answered. What goes on after it should run in a context of its own."""
 
 _TEXT = "%(asctime)s %(levelname)-7s %(process)d %(message)s"
-_LIBRARIES = ("uvicorn", "httpx", "httpcore")
+_LIBRARIES = ("uvicorn", "httpx2", "httpcore2")
 
 
 class JsonLines(logging.Formatter):

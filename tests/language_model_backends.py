@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
+import httpx2
 import pytest
 from tiny_language_models import Architecture, tiny_articles, tiny_language_model, tiny_prompt
 
@@ -124,8 +124,8 @@ def _wait(url: str, process: subprocess.Popen[bytes], output: tempfile._Temporar
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url + "/health", timeout=5).status_code == httpx.codes.OK
-    except httpx.HTTPError:
+        return httpx2.get(url + "/health", timeout=5).status_code == httpx2.codes.OK
+    except httpx2.HTTPError:
         return False
 
 

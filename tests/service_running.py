@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 from bundles import CUTOFF, DAY, sample_articles
 from fastapi import FastAPI
 
@@ -25,7 +25,7 @@ NOW = CUTOFF + 3 * DAY
 class Shop:
     """A client of one running application, and the application itself."""
 
-    http: httpx.AsyncClient
+    http: httpx2.AsyncClient
     app: FastAPI
     clock: Clock
 
@@ -92,8 +92,11 @@ async def starting(settings: Settings, clock: Clock | None = None) -> AsyncItera
     """The application from its first moment on, ready or not."""
     clock = clock or Clock()
     app = create_app(settings, clock)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://shop") as http:
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=transport, base_url="http://shop") as http,
+    ):
         yield Shop(http, app, clock)
 
 
@@ -107,7 +110,7 @@ async def running(settings: Settings, *, filled: bool = True, clock: Clock | Non
         yield shop
 
 
-async def until_ready(http: httpx.AsyncClient) -> None:
+async def until_ready(http: httpx2.AsyncClient) -> None:
     await until(lambda: http.get("/readyz"), lambda response: response.status_code == 200)
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal, TypeVar
 
-import httpx
+import httpx2
 from pydantic import BaseModel, Field, ValidationError
 
 from model_store.language_model import Written
@@ -27,8 +27,8 @@ MAX_ANSWER = 1 << 20  # bytes
 _PARTIAL = "\N{REPLACEMENT CHARACTER}"
 _REFUSED = {400, 413, 422}  # statuses of a completion: this prompt cannot be taken
 _NO_ENTRY, _NOT_OFFERED = {401, 403}, {404, 405}
-HTTPX_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict)
-"""All that httpx raises."""
+HTTPX_ERRORS = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, httpx2.CookieConflict)
+"""All that httpx2 raises."""
 
 Answer = TypeVar("Answer", bound=BaseModel)
 _LOOKS, _BETWEEN_LOOKS = 400, 0.005  # for requests to end when all is closed; seconds
@@ -80,7 +80,7 @@ class VllmTextGenerator:
         timeout: float = 15.0,
         concurrency: int = 8,
         max_tokens: int = 1024,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ):
         self._url, self._writing, self._timeout = url.rstrip("/").removesuffix("/v1"), writing, timeout
@@ -89,10 +89,10 @@ class VllmTextGenerator:
         self._model: _Model | None = None
         self._limits: set[asyncio.Timeout] = set()  # of the calls that run
         self._closed = False
-        self._client = httpx.AsyncClient(
+        self._client = httpx2.AsyncClient(
             headers={} if api_key is None else {"Authorization": f"Bearer {api_key}"},
-            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_LIMIT)),
-            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+            timeout=httpx2.Timeout(timeout, connect=min(timeout, CONNECT_LIMIT)),
+            limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
             transport=transport,
         )
 
@@ -143,7 +143,7 @@ class VllmTextGenerator:
             self._refuse_if_closed()
             self._breaker.failed()
             raise self._translated(error) from None
-        except RuntimeError:  # what httpx raises where its client was closed meanwhile
+        except RuntimeError:  # what httpx2 raises where its client was closed meanwhile
             self._refuse_if_closed()
             raise
         self._refuse_if_closed()  # an answer that came all the same: a request may be past where it can be cancelled
@@ -157,7 +157,7 @@ class VllmTextGenerator:
         match error:
             case LanguageModelUnavailable():
                 return error
-            case TimeoutError() | httpx.TimeoutException():
+            case TimeoutError() | httpx2.TimeoutException():
                 return LanguageModelUnavailable(f"{self._url} did not answer within {self._timeout:g} s")
             case _:
                 return LanguageModelUnavailable(
@@ -188,7 +188,7 @@ class VllmTextGenerator:
         status, body = await self._call("POST", "/v1/completions", self._request(model.id, prompt))
         if status in _REFUSED:  # why, its own log says; its words may hold the prompt, which no log of ours does
             raise PromptRefused(f"{self._url} refused a prompt of {len(prompt)} tokens with {status}")
-        if status == httpx.codes.NOT_FOUND:
+        if status == httpx2.codes.NOT_FOUND:
             self._model = None  # it serves another by now
         return self._parsed(_Completion, status, body)
 
@@ -214,7 +214,7 @@ class VllmTextGenerator:
         return request
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
-        """(Status, body). Raises what httpx raises, and LanguageModelUnavailable where there is no end to the body."""
+        """(Status, body). Raises what httpx2 raises, and LanguageModelUnavailable where there is no end to the body."""
         async with self._client.stream(method, self._url + path, json=body) as response:
             answer = bytearray()
             async for part in response.aiter_bytes():
@@ -226,7 +226,7 @@ class VllmTextGenerator:
     def _parsed(self, kind: type[Answer], status: int, body: bytes) -> Answer:
         if status in _NO_ENTRY:
             raise LanguageModelUnavailable(f"{self._url} refused the key with {status}: set MODISTE_LLM_API_KEY")
-        if status != httpx.codes.OK:
+        if status != httpx2.codes.OK:
             raise LanguageModelUnavailable(f"{self._url} answered with {status}")
         try:
             return kind.model_validate_json(body)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 from browser.lookbook import AT_REST, encoded
 from browser.looking import running_chromium
 from PIL import Image
@@ -50,7 +50,7 @@ def longest_history(url: str) -> str:
 
 
 def asked(address: str) -> Any:
-    return httpx.get(address, timeout=30).raise_for_status().json()
+    return httpx2.get(address, timeout=30).raise_for_status().json()
 
 
 @contextmanager

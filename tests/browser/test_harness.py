@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import httpx
+import httpx2
 import pytest
 from browser.looking import DEVICES, Faults, accessible, shot, watched
 from browser.sample_shop import KEY, Shop
@@ -170,5 +170,5 @@ def test_the_shop_runs_with_histories_pictures_and_a_language_model(shop: Shop, 
 
 def test_the_guarded_shop_asks_for_its_key(guarded_shop: Shop) -> None:
     path = f"{guarded_shop.url}/v1/bundles"
-    assert httpx.get(path).status_code == 401
-    assert httpx.get(path, headers={"X-API-Key": KEY}).status_code == 200
+    assert httpx2.get(path).status_code == 401
+    assert httpx2.get(path, headers={"X-API-Key": KEY}).status_code == 200

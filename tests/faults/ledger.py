@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 from faults.traffic import Event
 from style_reference import Served, expected_history, expected_style
@@ -54,7 +54,7 @@ def expected_events(sent: Mapping[str, Event]) -> dict[str, Event]:
 
 async def check_states(url: str, redis_url: str, served: Served, logs: Mapping[str, Mapping[str, Event]]) -> None:
     """Every customer's state, as it is answered from, equals the reference's replay of ``logs`` from the beginning."""
-    async with httpx.AsyncClient(base_url=url, timeout=10) as http:
+    async with httpx2.AsyncClient(base_url=url, timeout=10) as http:
         for customer_id in logs:
             answer = await http.get(f"/v1/customers/{customer_id}/recommendations", params={"strategy": "style"})
             assert answer.status_code == 200, answer.text

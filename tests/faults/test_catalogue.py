@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import redis
 from bundles import CUTOFF, make_bundle
@@ -103,7 +103,7 @@ async def _until(true: Callable[[], Awaitable[bool]], seconds: float = 30) -> No
             await asyncio.sleep(0.01)
 
 
-async def _answers(http: httpx.AsyncClient) -> list[Any]:
+async def _answers(http: httpx2.AsyncClient) -> list[Any]:
     answers = [await http.get(path) for path in ASKED]
     assert [answer.status_code for answer in answers] == [200] * len(ASKED), [answer.text for answer in answers]
     return [answer.json() for answer in answers]
@@ -113,7 +113,7 @@ def _listed(answer: Any) -> set[str]:
     return {article["article_id"] for article in answer["articles"]}
 
 
-async def _all_equal(services: list[httpx.AsyncClient]) -> bool:
+async def _all_equal(services: list[httpx2.AsyncClient]) -> bool:
     first, *others = [await _answers(http) for http in services]
     return all(each == first for each in others)
 
@@ -121,7 +121,7 @@ async def _all_equal(services: list[httpx.AsyncClient]) -> bool:
 def test_all_services_show_every_kind_of_change_within_a_second(fleet: Fleet) -> None:
     path = "/v1/customers/nobody/recommendations?n=200&category=probe"
 
-    async def shown(http: httpx.AsyncClient) -> list[tuple[str, str]]:
+    async def shown(http: httpx2.AsyncClient) -> list[tuple[str, str]]:
         return [(article["article_id"], article["title"]) for article in (await http.get(path)).json()["articles"]]
 
     async def change() -> dict[str, list[float]]:
@@ -271,7 +271,7 @@ def test_a_thousand_stock_levels_a_second_are_applied_while_customers_are_answer
     assert all(each == expected for each in in_stock)
 
 
-async def _in_stock(http: httpx.AsyncClient) -> set[str]:
+async def _in_stock(http: httpx2.AsyncClient) -> set[str]:
     """The shop's articles that a service shows, category by category."""
     paths = (f"/v1/customers/nobody/recommendations?n=200&category=category+{number}" for number in range(20))
     return {article_id for path in paths for article_id in _listed((await http.get(path)).json())}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from bundles import CUTOFF, make_bundle
@@ -49,8 +49,8 @@ class Heard:
 @asynccontextmanager
 async def asking(url: str, heard: Heard) -> AsyncIterator[None]:
     """Customers that ask for as long as the block lasts, each on a connection of its own each time."""
-    limits = httpx.Limits(max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=url, timeout=20, limits=limits) as http, asyncio.TaskGroup() as group:
+    limits = httpx2.Limits(max_keepalive_connections=0)
+    async with httpx2.AsyncClient(base_url=url, timeout=20, limits=limits) as http, asyncio.TaskGroup() as group:
         tasks = [group.create_task(_ask(http, heard)) for _ in range(ASKING)]
         try:
             yield
@@ -59,12 +59,12 @@ async def asking(url: str, heard: Heard) -> AsyncIterator[None]:
                 task.cancel()
 
 
-async def _ask(http: httpx.AsyncClient, heard: Heard) -> None:
+async def _ask(http: httpx2.AsyncClient, heard: Heard) -> None:
     while True:
         asked = time.monotonic()
         try:
             answer = await http.get("/v1/customers/Ada/recommendations", params=ASKED)
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             heard.failed.append(repr(error))
         else:
             if answer.status_code == 200:
@@ -120,7 +120,7 @@ def _last_of_another(heard: Heard, version: str, switched: float) -> float:
 
 
 def _activate(url: str, version: str) -> None:
-    assert httpx.post(f"{url}/v1/bundles/{version}/activate", timeout=30).status_code == 200
+    assert httpx2.post(f"{url}/v1/bundles/{version}/activate", timeout=30).status_code == 200
 
 
 def _all_answer(url: str, version: str) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _all_answer(url: str, version: str) -> dict[str, Any]:
     def same() -> bool:
         nonlocal answer
         answers = [
-            httpx.get(f"{url}/v1/customers/Ada/recommendations", params=ASKED, timeout=20).json()
+            httpx2.get(f"{url}/v1/customers/Ada/recommendations", params=ASKED, timeout=20).json()
             for _ in range(4 * WORKERS)
         ]
         answer = answers[-1]

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from faults.ledger import by_customer, check_states
 from faults.traffic import draw_events
@@ -46,7 +46,7 @@ def test_killed_workers_leave_no_state_of_the_bundle_before(tmp_path: Path) -> N
         assert service.call("/v1/articles", catalogue(ARTICLES), "PUT")[1]["rejected"] == []
         time.sleep(1)  # the other worker hears of them
         assert service.call("/v1/events", events)[1]["accepted"] == len(events)
-        httpx.post(f"{service.url}/v1/bundles/two/activate", timeout=60).raise_for_status()
+        httpx2.post(f"{service.url}/v1/bundles/two/activate", timeout=60).raise_for_status()
         wait_until(lambda: 0 < _replay(service).get("done", 0) < CUSTOMERS)
         for worker in service.children_named("service.worker"):
             os.kill(worker, signal.SIGKILL)
@@ -62,8 +62,8 @@ def test_killed_workers_leave_no_state_of_the_bundle_before(tmp_path: Path) -> N
 def _replay(service: Service) -> dict[str, Any]:
     """What GET /v1/bundles says of it, empty where that is nothing."""
     try:
-        answer: dict[str, Any] = httpx.get(f"{service.url}/v1/bundles", timeout=20).json()
-    except httpx.TransportError:
+        answer: dict[str, Any] = httpx2.get(f"{service.url}/v1/bundles", timeout=20).json()
+    except httpx2.TransportError:
         return {}
     return (answer["live"] == "two" and answer["replay"]) or {}
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import httpx
+import httpx2
 
 DAY = 86_400
 PAUSE = 0.05  # seconds until a call that failed is made again
@@ -93,12 +93,12 @@ async def write(url: str, calls: Sequence[Sequence[Sequence[Event]]], told: Told
 
     Each call has a connection of its own, so that all workers get some.
     """
-    limits = httpx.Limits(max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=url, timeout=10, limits=limits) as http:
+    limits = httpx2.Limits(max_keepalive_connections=0)
+    async with httpx2.AsyncClient(base_url=url, timeout=10, limits=limits) as http:
         await asyncio.gather(*(_write(http, own, told) for own in calls))
 
 
-async def _write(http: httpx.AsyncClient, calls: Iterable[Sequence[Event]], told: Told) -> None:
+async def _write(http: httpx2.AsyncClient, calls: Iterable[Sequence[Event]], told: Told) -> None:
     for events in calls:
         answer = await _until_answered(partial(http.post, "/v1/events", json=events), told)
         taken = answer.json()
@@ -118,13 +118,13 @@ def in_rounds(calls: Sequence[Sequence[Sequence[Event]]], count: int) -> list[li
     ]
 
 
-async def _until_answered(call: Callable[[], Awaitable[httpx.Response]], told: Told) -> httpx.Response:
+async def _until_answered(call: Callable[[], Awaitable[httpx2.Response]], told: Told) -> httpx2.Response:
     deadline = time.monotonic() + PATIENCE
     while True:
         assert time.monotonic() < deadline, "nobody answers any more"
         try:
             answer = await call()
-        except httpx.TransportError as error:  # a connection that was cut, or refused
+        except httpx2.TransportError as error:  # a connection that was cut, or refused
             told.reasons.add(repr(error))
         else:
             if answer.status_code == 200:

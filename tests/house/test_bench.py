@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from bundles import make_bundle
@@ -216,14 +216,14 @@ def test_broken_language_models_are_what_they_say(
     monkeypatch.setattr(broken_models, "SLOW", 0.05)
     with fault() as url:
         if least is None:
-            with pytest.raises(httpx.ConnectError):
-                httpx.get(f"{url}/v1/models")
+            with pytest.raises(httpx2.ConnectError):
+                httpx2.get(f"{url}/v1/models")
             return
         start = time.monotonic()
-        assert httpx.get(f"{url}/v1/models").json()["data"][0]["max_model_len"] == 1_024
+        assert httpx2.get(f"{url}/v1/models").json()["data"][0]["max_model_len"] == 1_024
         assert time.monotonic() - start >= least
-        assert httpx.post(f"{url}/detokenize", json={}).status_code == 404
-        texts = [httpx.post(f"{url}/v1/completions", json={}).json()["choices"][0]["text"] for _ in range(5)]
+        assert httpx2.post(f"{url}/detokenize", json={}).status_code == 404
+        texts = [httpx2.post(f"{url}/v1/completions", json={}).json()["choices"][0]["text"] for _ in range(5)]
     assert [sells_nothing(text) for text in texts] == [True] * 5
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from bundles import make_bundle
 from fastapi import FastAPI
@@ -87,8 +87,8 @@ async def test_every_curl_line_works(line: str, redis_url: str, tmp_path: Path) 
     make_bundle(tmp_path)
     app = create_app(Settings(redis_url=redis_url, store=tmp_path))
     async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://service", timeout=60) as client:
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://service", timeout=60) as client:
             while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - as a probe does
                 await asyncio.sleep(0.05)
             method, path, headers, body = as_request(line)

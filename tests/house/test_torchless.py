@@ -28,15 +28,15 @@ import service
 for module in pkgutil.walk_packages(service.__path__, "service."):
     importlib.import_module(module.name)
 
-import httpx
+import httpx2
 from service.http.app import create_app
 from service.settings import Settings
 
 async def main(url, store, article):
     app = create_app(Settings(redis_url=url, store=Path(store)))
     async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
             while (await client.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.05)
             headers = {"Content-Type": "application/json"}

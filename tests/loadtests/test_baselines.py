@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import httpx
+import httpx2
 from bundles import make_bundle
 from redis.asyncio import Redis
 from redis_server import redis_url
@@ -32,8 +32,8 @@ async def test_baselines_recommend_the_same_articles(tmp_path: Path, redis_url: 
     async with Redis.from_url(redis_url) as redis:
         stacks = [kind(world.bundle, data, world.dna, redis, clock) for kind in (PlainStack, BareTrial)]
         async with (
-            httpx.AsyncClient(transport=httpx.ASGITransport(create_app(stacks[0])), base_url="http://plain") as plain,
-            httpx.AsyncClient(transport=httpx.ASGITransport(create_app(stacks[1])), base_url="http://bare") as bare,
+            httpx2.AsyncClient(transport=httpx2.ASGITransport(create_app(stacks[0])), base_url="http://plain") as plain,
+            httpx2.AsyncClient(transport=httpx2.ASGITransport(create_app(stacks[1])), base_url="http://bare") as bare,
             running(Settings(store=world.store, redis_url=redis_url), filled=False, clock=clock) as shop,
         ):
             for customer in known:

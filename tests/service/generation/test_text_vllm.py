@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from language_model_backends import tiny_folder
 
@@ -37,14 +38,14 @@ class Server:
             "/v1/completions": COMPLETION,
         }
     )
-    requests: list[httpx.Request] = field(default_factory=list)
+    requests: list[httpx2.Request] = field(default_factory=list)
 
-    async def handle(self, request: httpx.Request) -> httpx.Response:
+    async def handle(self, request: httpx2.Request) -> httpx2.Response:
         self.requests.append(request)
         answer = self.answers[request.url.path]
         if callable(answer):
             answer = await answer()
-        return answer if isinstance(answer, httpx.Response) else httpx.Response(200, json=answer)
+        return answer if isinstance(answer, httpx2.Response) else httpx2.Response(200, json=answer)
 
     def asked(self, path: str = "/v1/completions") -> int:
         return sum(request.url.path == path for request in self.requests)
@@ -81,13 +82,36 @@ async def connect(server: Server, clock: Clock, tokenizer: Tokenizer) -> AsyncIt
     made: list[VllmTextGenerator] = []
 
     def make(url: str = URL, **how: Any) -> VllmTextGenerator:
-        how = {"transport": httpx.MockTransport(server.handle), "monotonic": clock, **how}
+        how = {"transport": httpx2.MockTransport(server.handle), "monotonic": clock, **how}
         made.append(VllmTextGenerator(url, how.pop("writing", Writing()), tokenizer, **how))
         return made[-1]
 
     yield make
     for generator in made:
         await generator.aclose()
+
+
+@pytest.fixture
+async def listening(server: Server) -> AsyncIterator[str]:
+    """The URL of a socket at which ``server`` answers, a connection for many requests."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                method, path, _ = head.decode().split(" ", 2)
+                if length := re.search(rb"content-length: (\d+)", head.lower()):
+                    await reader.readexactly(int(length[1]))
+                body = (await server.handle(httpx2.Request(method, URL + path))).content
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):  # the client has gone
+            pass
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
+        host, port = listener.sockets[0].getsockname()
+        yield f"http://{host}:{port}"
 
 
 def raises(error: Exception) -> Callable[[], Awaitable[None]]:
@@ -136,7 +160,7 @@ async def test_the_model_is_looked_up_once_and_again_once_it_is_gone(
     for _ in range(3):
         await generator.write(PROMPT)
     assert server.asked("/v1/models") == 1
-    server.answers["/v1/completions"] = httpx.Response(404, json={"error": {"message": "no such model"}})
+    server.answers["/v1/completions"] = httpx2.Response(404, json={"error": {"message": "no such model"}})
     with pytest.raises(LanguageModelUnavailable, match="404"):
         await generator.write(PROMPT)
     with pytest.raises(LanguageModelUnavailable, match="a moment ago"):
@@ -163,7 +187,7 @@ def all_of(module: Any) -> Iterator[type[Exception]]:
             yield value
 
 
-@pytest.mark.parametrize("kind", list(all_of(httpx)), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", list(all_of(httpx2)), ids=lambda kind: kind.__name__)
 async def test_whatever_httpx_raises_is_translated(connect: Connect, server: Server, kind: type[Exception]) -> None:
     assert issubclass(kind, HTTPX_ERRORS)
     error = kind.__new__(kind)
@@ -174,7 +198,7 @@ async def test_whatever_httpx_raises_is_translated(connect: Connect, server: Ser
 
 
 async def test_the_list_above_holds_httpx_errors_at_all() -> None:
-    assert {httpx.ConnectError, httpx.ReadTimeout, httpx.InvalidURL, httpx.StreamClosed} <= set(all_of(httpx))
+    assert {httpx2.ConnectError, httpx2.ReadTimeout, httpx2.InvalidURL, httpx2.StreamClosed} <= set(all_of(httpx2))
 
 
 async def test_nobody_listens_there(connect: Connect, unused_tcp_port: int) -> None:
@@ -187,27 +211,29 @@ async def test_nobody_listens_there(connect: Connect, unused_tcp_port: int) -> N
 @pytest.mark.parametrize(
     "answer",
     [
-        httpx.Response(500, text="Internal Server Error"),
-        httpx.Response(503, json=COMPLETION),
-        httpx.Response(429),
-        httpx.Response(301, headers={"location": "http://elsewhere.test"}),
-        httpx.Response(200, content=b"\xff\x00 rubbish"),
-        httpx.Response(200, json=[]),
-        httpx.Response(200, json={"data": [], "choices": [], "usage": {}}),
-        httpx.Response(200, json={"choices": [{"text": TEXT, "finish_reason": "abort"}], "usage": COMPLETION["usage"]}),
-        httpx.Response(200, content=b" " * (MAX_ANSWER + 1)),
-        httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip")),
+        httpx2.Response(500, text="Internal Server Error"),
+        httpx2.Response(503, json=COMPLETION),
+        httpx2.Response(429),
+        httpx2.Response(301, headers={"location": "http://elsewhere.test"}),
+        httpx2.Response(200, content=b"\xff\x00 rubbish"),
+        httpx2.Response(200, json=[]),
+        httpx2.Response(200, json={"data": [], "choices": [], "usage": {}}),
+        httpx2.Response(
+            200, json={"choices": [{"text": TEXT, "finish_reason": "abort"}], "usage": COMPLETION["usage"]}
+        ),
+        httpx2.Response(200, content=b" " * (MAX_ANSWER + 1)),
+        httpx2.Response(200, headers={"content-encoding": "gzip"}, stream=httpx2.ByteStream(b"no gzip")),
     ],
     ids=["500", "503", "429", "redirect", "rubbish", "list", "nothing", "aborted", "endless", "encoding"],
 )
-async def test_answers_that_are_none(connect: Connect, server: Server, path: str, answer: httpx.Response) -> None:
+async def test_answers_that_are_none(connect: Connect, server: Server, path: str, answer: httpx2.Response) -> None:
     server.answers[path] = answer
     with pytest.raises(LanguageModelUnavailable):
         await connect().write(PROMPT)
 
 
 async def test_a_server_that_wants_a_key(connect: Connect, server: Server) -> None:
-    server.answers["/v1/models"] = httpx.Response(401, json={"error": "Unauthorized"})
+    server.answers["/v1/models"] = httpx2.Response(401, json={"error": "Unauthorized"})
     with pytest.raises(LanguageModelUnavailable, match="set MODISTE_LLM_API_KEY"):
         await connect().ready()
 
@@ -231,7 +257,7 @@ async def test_a_server_of_another_model_is_refused(connect: Connect, server: Se
 async def test_a_server_that_cannot_say_what_it_reads_is_taken_at_its_word(
     connect: Connect, server: Server, status: int
 ) -> None:
-    server.answers["/detokenize"] = httpx.Response(status)
+    server.answers["/detokenize"] = httpx2.Response(status)
     assert (await connect().write(PROMPT)).text == TEXT
 
 
@@ -245,7 +271,7 @@ async def test_a_server_whose_context_is_short_is_refused(connect: Connect, serv
 async def test_a_refused_prompt_is_told_apart_and_shows_nothing_of_it(
     connect: Connect, server: Server, clock: Clock, status: int
 ) -> None:
-    server.answers["/v1/completions"] = httpx.Response(status, json={"error": {"message": "secret wish [5, 6, 7]"}})
+    server.answers["/v1/completions"] = httpx2.Response(status, json={"error": {"message": "secret wish [5, 6, 7]"}})
     generator = connect()
     for _ in range(3):  # and nobody else is held back
         with pytest.raises(PromptRefused, match=f"a prompt of 3 tokens with {status}") as refusal:
@@ -259,7 +285,7 @@ async def test_while_it_does_not_answer_one_call_per_pause_tries(
 ) -> None:
     generator = connect()
     await generator.ready()
-    server.answers["/v1/completions"] = httpx.Response(500)
+    server.answers["/v1/completions"] = httpx2.Response(500)
     for _ in range(10):
         with pytest.raises(LanguageModelUnavailable):
             await generator.write(PROMPT)
@@ -324,3 +350,19 @@ async def test_who_waits_too_long_for_a_turn_does_not_count_against_the_server(
     answer.set()
     assert (await first).text == TEXT
     assert (await generator.write(PROMPT)).text == TEXT
+
+
+async def test_wherever_calls_are_cancelled_their_connections_can_be_used_again(
+    connect: Connect, listening: str
+) -> None:
+    """httpx lost a connection of its pool where a call ended before it was opened, and waited for it ever after."""
+    generator = connect(listening, transport=None, concurrency=2, timeout=5)
+    await generator.ready()
+    for steps in range(40):
+        calls = [asyncio.create_task(generator.write(PROMPT)) for _ in range(6)]
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert (await generator.write(PROMPT)).text == TEXT, f"after calls that were cancelled at step {steps}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator
 
-import httpx
+import httpx2
 import pytest
 from service_running import Shop, running
 
@@ -100,18 +100,18 @@ async def test_a_streamed_body_ends_where_the_limit_is(settings: Settings) -> No
 
 
 @pytest.fixture
-async def locked(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def locked(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
     digests = Settings.from_environment({"MODISTE_API_KEYS": f"another-key-altogether,{KEY}"}).api_keys
     async with running(settings.model_copy(update={"api_keys": digests}), filled=False) as shop:
         yield shop.http
 
 
-async def test_a_key_opens(locked: httpx.AsyncClient) -> None:
+async def test_a_key_opens(locked: httpx2.AsyncClient) -> None:
     for headers in ({"Authorization": f"Bearer {KEY}"}, {"authorization": f"bearer  {KEY}"}, {"X-API-Key": KEY}):
         assert (await locked.get("/v1/bundles", headers=headers)).status_code == 200, headers
 
 
-async def test_nothing_else_opens(locked: httpx.AsyncClient) -> None:
+async def test_nothing_else_opens(locked: httpx2.AsyncClient) -> None:
     for headers in (
         {},
         {"Authorization": f"Basic {KEY}"},
@@ -125,12 +125,12 @@ async def test_nothing_else_opens(locked: httpx.AsyncClient) -> None:
         assert response.headers["www-authenticate"] == "Bearer"
 
 
-async def test_no_spelling_of_a_path_gets_around_the_keys(locked: httpx.AsyncClient) -> None:
+async def test_no_spelling_of_a_path_gets_around_the_keys(locked: httpx2.AsyncClient) -> None:
     for path in ("/v1", "//v1/bundles", "/%761/bundles", "/v1/../v1/bundles", "/v1/bundles/", "/nothing"):
         assert (await locked.get(path)).status_code == 401, path
 
 
-async def test_probes_and_documentation_need_no_key(locked: httpx.AsyncClient) -> None:
+async def test_probes_and_documentation_need_no_key(locked: httpx2.AsyncClient) -> None:
     for path in ("/livez", "/readyz", "/metrics", "/docs", "/openapi.json"):
         assert (await locked.get(path)).status_code == 200, path
 

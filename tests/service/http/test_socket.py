@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from service_running import catalogue
 
@@ -38,7 +38,7 @@ def address(store: Path, redis_url: str) -> Iterator[str]:
 
 
 def test_over_a_real_socket(address: str) -> None:
-    with httpx.Client(base_url=address, timeout=20) as http:
+    with httpx2.Client(base_url=address, timeout=20) as http:
         deadline = time.monotonic() + 60
         while http.get("/readyz").status_code != 200:
             assert time.monotonic() < deadline
