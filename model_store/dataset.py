@@ -206,9 +206,14 @@ class _Ended(DataSet):
             digest.update(f"{customer_id}\0{ends[customer_id]}\n".encode())
         digest.update(but.tobytes())
         super().__init__(whole.folder, whole.file, whole.article_ids, whole.last_event, digest.hexdigest())
+        self._end_of = dict(ends)
         self._names = pa.array(ends.keys(), pa.string())
         self._ends = np.append(np.fromiter(ends.values(), np.int64, len(ends)), LATEST_TIMESTAMP)
         self._but = but
+
+    def ended(self, ends: Mapping[str, int], what: str, but: Sequence[int] | NDArray[np.int64] = ()) -> DataSet:
+        sooner = {name: min(end, self._end_of.get(name, end)) for name, end in ends.items()}
+        return _Ended(self, self._end_of | sooner, what, np.union1d(self._but, np.asarray(but, np.int64)))
 
     def events(self, batch: int = tables.BATCH) -> Iterator[pa.RecordBatch]:
         for rows, out in self._marked(batch):

@@ -8,8 +8,8 @@ whatever scale its loss gave it, so weights are tried as multiples of its spread
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import compress
 
 import numpy as np
@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from model_store.bundle import Blend
 from model_store.generation import rank_bonus
 from model_store.generation_spec import MIXUP_LENGTH
-from model_store.popularity import trend_score
-from model_store.purchases import Purchases
-from offline.popularity import RecentSales, best_seller_bonus
-from offline.validation import Window, auc, discounted_gain, ranks
+from model_store.popularity import POPULARITY
+from offline.popularity import best_seller_bonus
+from offline.validation import AsOf, Window, auc, discounted_gain, ranks
 
 _MULTIPLES = (0.0, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0, 3.0)
 _LIST_MULTIPLES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0)
 _ROUNDS = 2
 _MOST_CUSTOMERS = 3_000
 _COLD_PURCHASES = 30  # fewer say nothing
+_BLOCK = 256  # customers
 
 Float32 = NDArray[np.float32]
 Lists = Sequence[NDArray[np.int64]]
@@ -52,128 +52,125 @@ def fit_blend(
     window: Window,
     dna: Float32,
     styles: Float32,
-    purchases: Purchases,
-    created_at: NDArray[np.int64],
-    until: int,
+    trend: AsOf,
     owned: Lists,
     lists: Lists | None = None,
-    popularity: Float32 | None = None,
+    popularity: AsOf | None = None,
 ) -> BlendFit:
-    """Fit on ``window`` with ``styles`` float32 (C, 128) of its customers.
+    """Fit on ``window`` with ``styles`` float32 (C, 128) of its customers, as what is known then ranks ``dna``.
 
-    ``purchases``: sales of all customers, of which those count that were known at ``until`` (Unix seconds), as in the
-    evaluation by time; ``created_at`` int64 (N): when each article was made (Unix seconds, -1 unknown).
-    ``owned`` (C): what each customer bought before, the latest first, positions among the candidates; who bought
-    nothing is ranked like all others where that is better for them. ``lists`` (C): each customer's mixup list, in the
-    same way, empty where nothing was generated; their weight is fitted on those who have one. ``popularity`` float32
-    (N): that component of f, where the run has it.
+    ``dna`` float32 (N, 128) is without the ``popularity`` component of f, which is given for the candidates where the
+    run has it. ``trend``: log(1 + sales) of the week before. ``owned`` (C): what each customer bought before, positions
+    among the candidates, the latest first; who bought nothing is ranked like all others where that is better for them.
+    ``lists`` (C): each customer's mixup list, in the same way, empty where nothing was generated; their weight is
+    fitted on those who have one.
     """
-    window, styles = _at_most(window, styles, _MOST_CUSTOMERS)
-    owned, lists = owned[: len(window.customers)], None if lists is None else lists[: len(window.customers)]
-    sales = RecentSales(purchases, len(created_at))
-    trends = trend_score(sales.trend(until, window.candidates, created_at[window.candidates]))
-    spread = float(np.std(styles @ dna[window.candidates].T, axis=1).mean())
-    parts: dict[str, tuple[Float32, float, Sequence[float]]] = {"trend": (trends, spread, _MULTIPLES)}
-    if popularity is not None and (component := popularity[window.candidates]).any():
-        unit = spread / float(component.std() or 1.0)
-        best = best_seller_bonus(component)
-        parts = {
-            "popularity": (component, unit, _MULTIPLES),
-            **parts,
-            "best_sellers": (best, spread, _LIST_MULTIPLES),
-        }
-    grids = {name: np.multiply(multiples, unit).tolist() for name, (_, unit, multiples) in parts.items()}
+    has_popularity = popularity is not None and bool(popularity.table.any())
+    gains = {"trend": trend} if popularity is None or not has_popularity else {"popularity": popularity, "trend": trend}
+    if has_popularity:
+        gains["best_sellers"] = gains["popularity"].map(best_seller_bonus)
+    asked = _Asked(window, dna, styles, gains, owned, lists or ()).first(_MOST_CUSTOMERS)
+    spread = asked.spread()
+    units = {"popularity": spread / float(gains["popularity"].table.std() or 1.0)} if has_popularity else {}
+    multiples = {"best_sellers": _LIST_MULTIPLES}
+    grids = {name: np.multiply(multiples.get(name, _MULTIPLES), units.get(name, spread)).tolist() for name in gains}
     of_lists = np.multiply(_LIST_MULTIPLES, spread).tolist()
-    grids = {**grids, "bought_before": of_lists} if any(map(len, owned)) else grids
-    gains = {name: part for name, (part, _, _) in parts.items()}
+    grids = {**grids, "bought_before": of_lists} if any(map(len, asked.owned)) else grids
     weights, tried = dict.fromkeys(grids, 0.0), dict[str, Tried]()
     for _ in range(_ROUNDS):
         for name, grid in grids.items():
-            tried[name] = [
-                _measured(window, dna, styles, weight, _bonus({**weights, name: weight}, gains, owned))
-                for weight in grid
-            ]
+            tried[name] = [asked.measured(name, weight, weights) for weight in grid]
             weights[name] = _best(tried[name])
-    if lists is not None and any(map(len, lists)):
-        listed = np.array([len(one) > 0 for one in lists])
-        asked, had, written = _only(window, listed), list(compress(owned, listed)), list(compress(lists, listed))
-        tried["generated"] = [
-            _measured(asked, dna, styles[listed], weight, _bonus({**weights, "generated": weight}, gains, had, written))
-            for weight in of_lists
-        ]
+    if any(map(len, asked.lists)):
+        listed = asked.only(np.array([len(one) > 0 for one in asked.lists]))
+        tried["generated"] = [listed.measured("generated", weight, weights) for weight in of_lists]
         weights["generated"] = _best(tried["generated"])
-    by_style, found = _cold(window, dna, styles, np.array([not len(one) for one in owned]), weights, gains)
+    by_style, found = _cold(asked, weights)
     return BlendFit(Blend(**weights, cold_by_style=by_style), tried, found)
 
 
-def _measured(
-    window: Window, dna: Float32, styles: Float32, weight: float, bonus: Callable[[int, int], Float32]
-) -> tuple[float, float, float]:
-    rank = ranks(window, dna, styles, bonus)
-    return weight, auc(window, rank), discounted_gain(rank)
+@dataclass(frozen=True)
+class _Asked:
+    """C customers of a window, and all that their ranking is made of but the weights."""
+
+    window: Window
+    dna: Float32
+    styles: Float32
+    gains: Mapping[str, AsOf]
+    """what is added whoever asks, by the name of its weight; popularity is part of f·d besides"""
+    owned: Lists
+    lists: Lists
+    """(C), or none at all"""
+
+    def ranks(self, weights: Mapping[str, float]) -> NDArray[np.float64]:
+        """Of the purchases; what has no weight is left out."""
+
+        def bonus(low: int, high: int) -> Float32:
+            rows = self._popular_part(low, high)
+            for name, gain in self.gains.items():
+                if weight := np.float32(weights.get(name, 0.0)):
+                    rows += weight * gain.rows(low, high)
+            again, generated = np.float32(weights.get("bought_before", 0.0)), np.float32(weights.get("generated", 0.0))
+            for row, had in zip(rows, self.owned[low:high], strict=False):
+                row[had[:MIXUP_LENGTH]] += again * rank_bonus(len(had))
+            for row, listed in zip(rows, self.lists[low:high], strict=False):
+                row[listed] += generated * rank_bonus(len(listed))
+            return rows
+
+        return ranks(self.window, self.dna, self.styles, bonus)
+
+    def measured(self, name: str, weight: float, weights: Mapping[str, float]) -> tuple[float, float, float]:
+        """(weight, AUC, discounted gain) of one ``weight`` beside the others."""
+        rank = self.ranks({**weights, name: weight})
+        return weight, auc(self.window, rank), discounted_gain(rank)
+
+    def by_style(self, low: int, high: int) -> Float32:
+        """f·d of the customers low … high - 1, float32 (high - low, A)."""
+        scores: Float32 = self.styles[low:high] @ self.dna[self.window.candidates].T
+        return scores + self._popular_part(low, high)
+
+    def spread(self) -> float:
+        """How far f·d of one customer varies from article to article: the mean of standard deviations."""
+        blocks = range(0, len(self.styles), _BLOCK)
+        return float(np.concatenate([np.std(self.by_style(low, low + _BLOCK), axis=1) for low in blocks]).mean())
+
+    def only(self, chosen: NDArray[np.bool_]) -> _Asked:
+        """The ``chosen`` (C) customers."""
+        gains = {name: gain.only(chosen) for name, gain in self.gains.items()}
+        owned, lists = list(compress(self.owned, chosen)), list(compress(self.lists, chosen))
+        return _Asked(self.window.only(chosen), self.dna, self.styles[chosen], gains, owned, lists)
+
+    def first(self, most: int) -> _Asked:
+        """The first ``most`` customers: they were drawn at random, or are sorted by an id that tells nothing."""
+        return self if len(self.styles) <= most else self.only(np.arange(len(self.styles)) < most)
+
+    def _popular_part(self, low: int, high: int) -> Float32:
+        styles = self.styles[low:high]
+        if "popularity" not in self.gains:
+            return np.zeros((len(styles), len(self.window.candidates)), np.float32)
+        part: Float32 = styles[:, POPULARITY, None] * self.gains["popularity"].rows(low, high)
+        return part
 
 
-def _cold(
-    window: Window,
-    dna: Float32,
-    styles: Float32,
-    cold: NDArray[np.bool_],
-    weights: Mapping[str, float],
-    gains: Mapping[str, Float32],
-) -> tuple[bool, tuple[float, float] | None]:
-    """Whether those who bought nothing yet are better ranked like all others than by what trends first."""
-    if np.count_nonzero(cold[window.row]) < _COLD_PURCHASES:
+def _cold(asked: _Asked, weights: Mapping[str, float]) -> tuple[bool, tuple[float, float] | None]:
+    """Whether those who bought nothing yet are better ranked like all others than by what trends first.
+
+    Besides, the discounted gain of both: with what trends first, and like all others.
+    """
+    cold = np.array([not len(one) for one in asked.owned])
+    if np.count_nonzero(cold[asked.window.row]) < _COLD_PURCHASES:
         return False, None
-    asked, own = _only(window, cold), styles[cold]
-    above_all = 2 * float(np.abs(own @ dna[window.candidates].T).max()) + 1.0
+    theirs = asked.only(cold)
+    above_all = 2 * float(np.abs(theirs.by_style(0, len(theirs.styles))).max()) + 1.0
     # So steep that f·d only decides where the trend is the same.
-    trends = gains["trend"]
-    first = np.where(trends > 0, above_all * (1.0 + 100.0 * trends), 0.0).astype(np.float32)
-    trending = ranks(asked, dna, own, _bonus({"trend": 1.0}, {"trend": first}))
-    fused = ranks(asked, dna, own, _bonus(weights, gains))
+    steep = theirs.gains["trend"].map(lambda row: np.where(row > 0, above_all * (1 + 100 * row), 0).astype(np.float32))
+    trending = replace(theirs, gains={**theirs.gains, "trend": steep}).ranks({"trend": 1.0})
+    fused = theirs.ranks({**weights, "generated": 0.0})
     found = discounted_gain(trending), discounted_gain(fused)
-    return found[1] > found[0] and auc(asked, fused) >= auc(asked, trending), found
+    return found[1] > found[0] and auc(theirs.window, fused) >= auc(theirs.window, trending), found
 
 
 def _best(tried: Tried) -> float:
     """The weight with the highest gain among those that do not lower the AUC."""
     allowed = [entry for entry in tried if entry[1] >= tried[0][1]]
     return max(allowed, key=lambda entry: (entry[2], -entry[0]))[0]
-
-
-def _bonus(
-    weights: Mapping[str, float], gains: Mapping[str, Float32], owned: Lists = (), lists: Lists = ()
-) -> Callable[[int, int], Float32]:
-    """What ``weights`` add to f·d. ``gains`` float32 (A) of the candidates whoever asks; customers' own ``lists``."""
-    always = np.sum([np.float32(weights[name]) * gain for name, gain in gains.items()], axis=0, dtype=np.float32)
-    again, generated = np.float32(weights.get("bought_before", 0.0)), np.float32(weights.get("generated", 0.0))
-
-    def rows(low: int, high: int) -> Float32:
-        bonus: Float32 = np.tile(always, (high - low, 1))
-        for row, had in zip(bonus, owned[low:high], strict=False):
-            row[had[:MIXUP_LENGTH]] += again * rank_bonus(len(had))
-        for row, listed in zip(bonus, lists[low:high], strict=False):
-            row[listed] += generated * rank_bonus(len(listed))
-        return bonus
-
-    return rows
-
-
-def _at_most(window: Window, styles: Float32, most: int) -> tuple[Window, Float32]:
-    """The first ``most`` customers: they were drawn at random, or are sorted by an id that tells nothing."""
-    if len(window.customers) <= most:
-        return window, styles
-    first = np.arange(len(window.customers)) < most
-    return _only(window, first), styles[:most]
-
-
-def _only(window: Window, chosen: NDArray[np.bool_]) -> Window:
-    """The window of the ``chosen`` (C) customers."""
-    kept, number = chosen[window.row], np.cumsum(chosen) - 1
-    return Window(
-        [customer for customer, wanted in zip(window.customers, chosen, strict=True) if wanted],
-        window.times[chosen],
-        window.candidates,
-        number[window.row[kept]],
-        window.target[kept],
-    )

@@ -5,30 +5,30 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.popularity import POPULARITY
+from model_store.popularity import trend_score
+from offline.article_offsets import read_dna
 from offline.blend import fit_blend
 from offline.context import Context
 from offline.generating import GeneratingModel, sessions_before
-from offline.popularity import scored_dna
+from offline.popularity import RecentSales, popularity_in_window
 from offline.style_lstm import customer_index, styles_at, trained_network
-from offline.validation import bought_candidates
+from offline.validation import AsOf, bought_candidates
 
 
 def train_blend(context: Context) -> None:
     """Fit and keep ``model_store.bundle.Blend``."""
     if not context.world.first:
         return
-    run, known = context.run, context.known
-    time_spec, dna = context.time_spec, scored_dna(run, "validation")
-    index = customer_index(known.training, known.window.customers)
-    styles = styles_at(trained_network(run), time_spec, dna, known.training, index, known.window.times)
-    lists = _generated_lists(context)
-    popularity = dna[:, POPULARITY] if context.config.fashion_dna.popularity else None
-    created_at, until = context.data.created_at, context.split.validation_from
+    run, known, window = context.run, context.known, context.known.window
+    dna = read_dna(run)
+    index = customer_index(known.training, window.customers)
+    styles = styles_at(trained_network(run), context.time_spec, dna, known.training, index, window.times)
+    sales, created_at = RecentSales(known.training, len(dna)), context.data.created_at[window.candidates]
+    trend = AsOf.of(known.sales_until, lambda at: trend_score(sales.trend(at, window.candidates, created_at)))
     position = np.full(len(dna), -1)
-    position[known.window.candidates] = np.arange(len(known.window.candidates))
+    position[window.candidates] = np.arange(len(window.candidates))
     bought = bought_candidates(position, known.training, index)
-    fitted = fit_blend(known.window, dna, styles, known.training, created_at, until, bought, lists, popularity)
+    fitted = fit_blend(window, dna, styles, trend, bought, _generated_lists(context), popularity_in_window(context))
     for name, tried in fitted.tried.items():
         alone, chosen = tried[0], next(entry for entry in tried if entry[0] == getattr(fitted.blend, name))
         whose = " for who has a session" if name == "generated" else ""

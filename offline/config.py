@@ -32,7 +32,8 @@ class SplitConfig(_Section):
 
     ``test_days`` at the end are never looked at; 0 trains for production, up to the last event. ``validation_days``
     before them stop the training early and fit the blend. ``hold_out``: what is kept for evaluation; ``last_order``
-    and ``last_purchase`` leave the end of each history out instead of the last days (``offline.hold_out``).
+    and ``last_purchase`` leave the end of each history out instead of the last days (``offline.hold_out``), and of what
+    is left the end once more, to validate the style half by; the generating half keeps to the days.
     """
 
     hold_out: Protocol = BY_TIME

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from model_store.dataset import DataSet
@@ -13,12 +14,12 @@ from model_store.errors import TrainingError
 from model_store.purchases import Purchases
 from model_store.time_features import TimeSpec
 from offline.config import Config
-from offline.hold_out import BY_TIME
+from offline.hold_out import BY_TIME, HeldOut
 from offline.progress import Progress
 from offline.run import Run, Split
 from offline.stages import Keeper
 from offline.training import derive
-from offline.validation import Window, make_window
+from offline.validation import Window, held_out_window, make_window
 from offline.world import World
 
 DAY = 86_400
@@ -41,18 +42,47 @@ def make_split(data: DataSet, config: Config) -> Split:
     )
 
 
+class TrainingPart(NamedTuple):
+    """What is trained on until the best epoch is known: events of ``data`` before ``end`` (Unix seconds)."""
+
+    data: DataSet
+    end: int
+
+    @classmethod
+    def of(cls, data: DataSet, split: Split) -> TrainingPart:
+        """Of ``data``, which is without what is kept for evaluation."""
+        held = HeldOut.of(data, split.hold_out, split.cutoff)
+        return cls(data, split.validation_from) if held is None else cls(held.left_out_of(data), split.cutoff)
+
+
 @dataclass(frozen=True)
 class Known:
-    """``training``: purchases and returns known when the validation window opens; ``all``: known at the cut-off."""
+    """What is trained on, and what training is validated by.
 
+    By time, that is what was bought between the opening of the validation window and the cut-off. Where the ends of
+    histories are held out (``data`` is without them), it is the end of what is left of each, which ``training`` does
+    not know: as what will be asked, it is ranked among all articles, each customer at a moment of their own.
+    """
+
+    part: TrainingPart
     training: Purchases
+    """of that part: what is known when the customers of the window are ranked"""
     all: Purchases
+    """known at the cut-off"""
     window: Window
+    sales_until: NDArray[np.int64]
+    """(C) up to when sales count for each customer of the window: when it opens, or their own day begins"""
 
 
 def known_purchases(data: DataSet, split: Split, config: Config) -> Known:
-    """What ``data`` tells before and in the validation window. Raises TrainingError where one is empty."""
-    training, everything = data.purchases(split.validation_from), data.purchases(split.cutoff)
+    """What ``data`` tells to train on and to validate by. Raises TrainingError where one is empty."""
+    part, everything = TrainingPart.of(data, split), data.purchases(split.cutoff)
+    training = part.data.purchases(part.end)
+    most, rng = config.style_lstm.validation_customers, derive(config.seed, "window")
+    held = HeldOut.of(data, split.hold_out, split.cutoff)
+    if held is not None:
+        window = held_out_window(held, len(data.article_ids), most=most, rng=rng)
+        return Known(part, training, everything, window, window.times // DAY * DAY)
     if not len(training):
         raise TrainingError(
             "there is no purchase before the validation window: lower split.validation_days or split.test_days"
@@ -63,10 +93,11 @@ def known_purchases(data: DataSet, split: Split, config: Config) -> Known:
         split.validation_from,
         split.cutoff,
         name="validation",
-        most=config.style_lstm.validation_customers,
-        rng=derive(config.seed, "window"),
+        most=most,
+        rng=rng,
     )
-    return Known(training, everything, window)
+    opens = np.full(len(window.customers), split.validation_from)
+    return Known(part, training, everything, window, opens)
 
 
 @dataclass
@@ -98,7 +129,7 @@ class Context:
     def time_spec(self) -> TimeSpec:
         """τ moves between the first purchase and the end of what the LSTM trains on."""
         reference = int(self.known.training.timestamp.min())
-        end = self.split.cutoff if self.config.style_lstm.refit_epochs else self.split.validation_from
+        end = self.split.cutoff if self.config.style_lstm.refit_epochs else self.known.part.end
         return TimeSpec(components=self.config.style_lstm.time, reference=reference, horizon=end)
 
 

@@ -67,7 +67,7 @@ def gather(run: Run, data: DataSet, version: str, *, created: str, progress: Pro
             f"the run was trained on '{split.data_set}' with other content than {data.folder} has now: train it again"
         )
     offset = trained_offsets(run)
-    catalogue = Catalogue(data.article_ids, _fingerprints(data, progress), scored_dna(run, "cutoff"), offset)
+    catalogue = Catalogue(data.article_ids, _fingerprints(data, progress), scored_dna(run), offset)
     purchases = data.purchases(known_at=split.cutoff)
     generating, metrics = gather_generating_half(run, data, split), _metrics(run)
     manifest = Manifest(

@@ -4,7 +4,8 @@
 of Amazon 2024, §5.1, for orders: whatever a customer did after the order before the last is left out, so that neither
 the order nor the session that led to it can be learned. *Last purchase* is the plain leave-one-out of the literature,
 which leaves out one article of an order, most often, and lets the others tell it. What others did later stays in both,
-as in the literature.
+as in the literature. Of what is left, the end of each history is left out once more to validate by
+(``offline.context``).
 """
 
 from __future__ import annotations
@@ -39,11 +40,21 @@ class HeldOut:
     """(C) Unix seconds of the last purchase that is known"""
 
     @classmethod
-    def of(cls, data: DataSet, protocol: Protocol) -> HeldOut | None:
-        """What is held out of ``data``, returns taken out first; None where training just stops at the cut-off."""
+    def of(cls, data: DataSet, protocol: Protocol, until: int | None = None) -> HeldOut | None:
+        """What is held out of ``data``, returns taken out first; None where training just stops at the cut-off.
+
+        Only what was known at ``until`` (Unix seconds) counts, where that is given.
+        """
         if protocol == BY_TIME:
             return None
-        return _last_orders(data.purchases()) if protocol == LAST_ORDER else _last_purchases(data.purchases())
+        purchases = data.purchases(until)
+        return _last_orders(purchases) if protocol == LAST_ORDER else _last_purchases(purchases)
+
+    @property
+    def begins(self) -> NDArray[np.int64]:
+        """(C) Unix seconds of the first purchase of what is held out of each history."""
+        first = np.searchsorted(self.purchases.customer[self.rows], self.customer)
+        return self.purchases.timestamp[self.rows[first]]
 
     def left_out_of(self, data: DataSet) -> DataSet:
         """The data set without it, and without what its customers did after the last purchase that is known."""

@@ -9,7 +9,6 @@ customer and the time.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,9 @@ from model_store.popularity import BEST_SELLERS, POPULARITY, TRENDING_DAYS, popu
 from model_store.purchases import Purchases
 from offline.article_offsets import read_dna
 from offline.config import Config
+from offline.context import Context
 from offline.run import Run
-from offline.validation import Window, discounted_gain
+from offline.validation import AsOf, Window, discounted_gain
 
 DAY = 86_400
 HALF_LIVES = (3.0, 7.0, 14.0, 28.0, 56.0, 112.0)
@@ -137,28 +137,40 @@ class HalfLifeFit:
     tried: list[tuple[float, float]]
 
 
-def fit_half_life(window: Window, sales: RecentSales, start: int) -> HalfLifeFit:
-    """The half-life by whose decayed sales before ``start`` the purchases of ``window`` rank best."""
+def fit_half_life(window: Window, sales: RecentSales, until: NDArray[np.int64]) -> HalfLifeFit:
+    """The half-life by whose decayed sales the purchases of ``window`` rank best.
+
+    ``until`` int64 (C): up to when sales count for each customer of the window (Unix seconds).
+    """
     tried = []
     for half_life in HALF_LIVES:
-        scores = sales.decayed(start, half_life)[window.candidates]
-        ascending, bought = np.sort(scores), scores[window.target]
-        higher = len(scores) - np.searchsorted(ascending, bought, side="right")
-        equal = len(scores) - np.searchsorted(ascending, bought, side="left") - higher
-        tried.append((half_life, discounted_gain(0.5 + higher + 0.5 * equal)))
+        ranked = [np.zeros(0)]
+        for moment in np.unique(until).tolist():
+            scores = sales.decayed(moment, half_life)[window.candidates]
+            ascending, bought = np.sort(scores), scores[window.target[until[window.row] == moment]]
+            higher = len(scores) - np.searchsorted(ascending, bought, side="right")
+            equal = len(scores) - np.searchsorted(ascending, bought, side="left") - higher
+            ranked.append(0.5 + higher + 0.5 * equal)
+        tried.append((half_life, discounted_gain(np.concatenate(ranked))))
     return HalfLifeFit(max(tried, key=lambda entry: entry[1])[0], tried)
 
 
-def scored_dna(run: Run, moment: Literal["validation", "cutoff"]) -> Float32:
-    """Fashion DNA of a run as styles are ranked by it, float32 (N, 128).
+def scored_dna(run: Run) -> Float32:
+    """Fashion DNA of a run as styles are ranked by it in its bundle, float32 (N, 128).
 
-    With what training has found out beyond records, where the run has that: offsets and popularity.
+    With what training has found out beyond records, where the run has that: offsets, and what sold by the cut-off.
     """
-    return with_popularity(run, read_dna(run), moment)
-
-
-def with_popularity(run: Run, dna: Float32, moment: Literal["validation", "cutoff"]) -> Float32:
-    """``dna`` float32 (N, 128) itself, with what each article had sold by ``moment``, where the run has that."""
+    dna = read_dna(run)
     if run.load_model("config", Config).fashion_dna.popularity:
-        dna[:, POPULARITY] = run.load_arrays("popularity")[moment]
+        dna[:, POPULARITY] = run.load_arrays("popularity")["cutoff"]
     return dna
+
+
+def popularity_in_window(context: Context) -> AsOf | None:
+    """The popularity component of the validation window's candidates as each customer is ranked; None without one."""
+    if not context.config.fashion_dna.popularity:
+        return None
+    known, half_life = context.known, context.run.load_json("popularity")["half_life_days"]
+    sales = RecentSales(known.training, len(context.data.article_ids))
+    popularity = Popularity(sales, context.data.availability, half_life)
+    return AsOf.of(known.sales_until, lambda moment: popularity.at(moment)[known.window.candidates])

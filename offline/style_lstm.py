@@ -37,7 +37,7 @@ from offline.negatives import NegativeSampler
 from offline.popularity import PopularityHistory
 from offline.run import Run
 from offline.training import Rows
-from offline.validation import Window, auc, ranks
+from offline.validation import AsOf, Window, auc, ranks
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -280,12 +280,24 @@ def customer_index(purchases: Purchases, customers: Sequence[str]) -> Int64:
     return np.asarray([known.get(customer, -1) for customer in customers], dtype=np.int64)
 
 
-def window_score(window: Window, time_spec: TimeSpec, dna: Float32, history: Purchases) -> Score:
-    """A function that gives a network's AUC in ``window``, with styles read from ``history``."""
+def window_score(
+    window: Window, time_spec: TimeSpec, dna: Float32, history: Purchases, popularity: AsOf | None = None
+) -> Score:
+    """A function that gives a network's AUC in ``window``, with styles read from ``history``.
+
+    ``popularity``: that component of f, where it is used, which ``dna`` is without.
+    """
     index = customer_index(history, window.customers)
 
     def score(network: StyleLstmNetwork, offsets: Float32 | np.float32) -> float:
         table = dna + offsets
-        return auc(window, ranks(window, table, styles_at(network, time_spec, table, history, index, window.times)))
+        styles = styles_at(network, time_spec, table, history, index, window.times)
+        bonus = None if popularity is None else popular_part(styles, popularity)
+        return auc(window, ranks(window, table, styles, bonus))
 
     return score
+
+
+def popular_part(styles: Float32, popularity: AsOf) -> Callable[[int, int], Float32]:
+    """The share of f·d that is popularity's, as ``offline.validation.ranks`` adds it; ``styles`` float32 (C, 128)."""
+    return lambda low, high: styles[low:high, POPULARITY, None] * popularity.rows(low, high)

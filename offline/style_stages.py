@@ -24,7 +24,7 @@ from offline.images import (
 from offline.models.residual import ResidualNetwork, save_residual_network
 from offline.models.style_lstm import StyleLstmNetwork
 from offline.negatives import NegativeSampler
-from offline.popularity import Popularity, PopularityHistory, RecentSales, fit_half_life, with_popularity
+from offline.popularity import Popularity, PopularityHistory, RecentSales, fit_half_life, popularity_in_window
 from offline.run import Run
 from offline.style_lstm import StyleLstmStage, make_sequences, window_score
 from offline.training import Curve, derive, fit, seed_torch
@@ -77,8 +77,8 @@ def train_fashion_dna(context: Context) -> None:
     network = build_fashion_dna(context.config, spec, images["embedding"].shape[1])
     customers = frequent_customers(known.training, config.min_purchases, config.max_customers)
     matrix = purchase_matrix(known.training, customers, len(table))
-    first = int(known.training.timestamp.min(initial=context.split.validation_from))
-    articles = trained_articles(matrix, context.data.availability, first, context.split.validation_from)
+    first = int(known.training.timestamp.min(initial=known.part.end))
+    articles = trained_articles(matrix, context.data.availability, first, known.part.end)
     context.progress.say(f"fashion_dna: {len(articles):,} articles × {len(customers):,} frequent customers")
     stage = FashionDnaStage(
         network,
@@ -116,13 +116,12 @@ def train_popularity(context: Context) -> None:
         return
     known, split, articles = context.known, context.split, len(context.data.article_ids)
     sales = RecentSales(known.training, articles)
-    fitted = fit_half_life(known.window, sales, split.validation_from)
+    fitted = fit_half_life(known.window, sales, known.sales_until)
     context.progress.say(f"popularity: sales halve in {fitted.days:g} days")
-    then = Popularity(sales, context.data.availability, fitted.days).at(split.validation_from)
     now = Popularity(RecentSales(known.all, articles), context.data.availability, fitted.days)
     component = now.at(split.cutoff)
     context.keeper.replace("popularity")
-    context.run.save_arrays("popularity", {"validation": then, "cutoff": component})
+    context.run.save_arrays("popularity", {"cutoff": component})
     newcomer = now.newcomer(component, split.cutoff)
     context.run.save_json("popularity", {"half_life_days": fitted.days, "newcomer": newcomer})
     context.keeper.commit("popularity", [{"half_life_days": days, "gain": gain} for days, gain in fitted.tried])
@@ -137,8 +136,7 @@ def train_style_lstm(context: Context) -> None:
     network = StyleLstmNetwork(time_spec.step_size, config.dropout, popularity=config_of_dna.popularity)
     half_life = context.run.load_json("popularity")["half_life_days"]
     offsets = new_offsets(len(dna), config)
-    scored = with_popularity(context.run, dna.copy(), "validation")
-    score = window_score(known.window, time_spec, scored, known.training)
+    score = window_score(known.window, time_spec, dna, known.training, popularity_in_window(context))
     curve: Curve = []
     trainings = [("style_lstm", known.training, config)]
     if config.refit_epochs:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from model_store.dataset import Availability
 from model_store.errors import TrainingError
 from model_store.purchases import Purchases
+from offline.hold_out import HeldOut
 
 Float32 = NDArray[np.float32]
 _BLOCK = 64_000_000  # scores held at once
@@ -31,6 +32,12 @@ class Window:
     candidates: NDArray[np.int64]
     row: NDArray[np.int64]
     target: NDArray[np.int64]
+
+    def only(self, chosen: NDArray[np.bool_]) -> Window:
+        """The window of the ``chosen`` (C) customers."""
+        kept, number = chosen[self.row], np.cumsum(chosen) - 1
+        customers = [customer for customer, wanted in zip(self.customers, chosen, strict=True) if wanted]
+        return Window(customers, self.times[chosen], self.candidates, number[self.row[kept]], self.target[kept])
 
 
 def make_window(
@@ -59,13 +66,61 @@ def make_window(
         )
     customer, first_row, row = np.unique(inside.customer[known], return_index=True, return_inverse=True)
     times, target = inside.timestamp[known][first_row], position[inside.article[known]]
-    if most is not None and len(customer) > most and rng is not None:
-        chosen = np.sort(rng.choice(len(customer), most, replace=False))
-        renumbered = np.full(len(customer), -1, dtype=np.int64)
-        renumbered[chosen] = np.arange(most)
-        kept = renumbered[row] >= 0
-        customer, times, row, target = customer[chosen], times[chosen], renumbered[row][kept], target[kept]
-    return Window([purchases.customer_ids[index] for index in customer], times, candidates, row, target)
+    window = Window([purchases.customer_ids[index] for index in customer], times, candidates, row, target)
+    return _drawn(window, most, rng)
+
+
+def held_out_window(
+    held: HeldOut, articles: int, *, most: int | None = None, rng: np.random.Generator | None = None
+) -> Window:
+    """What is held out of the ends of histories, to be found among all ``articles``, in stock or not.
+
+    At most ``most`` customers, drawn by ``rng``. Raises TrainingError where nothing is held out.
+    """
+    if not len(held.customer):
+        raise TrainingError(
+            "no customer has bought a third time: with the end of each history held out, there is none to validate by"
+        )
+    row = np.searchsorted(held.customer, held.purchases.customer[held.rows])
+    names = [held.purchases.customer_ids[index] for index in held.customer]
+    target = held.purchases.article[held.rows].astype(np.int64)
+    return _drawn(Window(names, held.begins, np.arange(articles), row, target), most, rng)
+
+
+def _drawn(window: Window, most: int | None, rng: np.random.Generator | None) -> Window:
+    if most is None or rng is None or len(window.customers) <= most:
+        return window
+    chosen = np.zeros(len(window.customers), bool)
+    chosen[rng.choice(len(chosen), most, replace=False)] = True
+    return window.only(chosen)
+
+
+@dataclass(frozen=True)
+class AsOf:
+    """What A candidates are given for what was known when each of C customers is ranked, at M different moments."""
+
+    table: Float32
+    """(M, A)"""
+    which: NDArray[np.int64]
+    """(C) row of the table"""
+
+    @classmethod
+    def of(cls, moments: NDArray[np.int64], make: Callable[[int], Float32]) -> AsOf:
+        """What ``make`` gives, float32 (A), for the ``moments`` (C) of the customers, Unix seconds."""
+        different, which = np.unique(moments, return_inverse=True)
+        return cls(np.stack([make(moment) for moment in different.tolist()]), which)
+
+    def rows(self, low: int, high: int) -> Float32:
+        """Of the customers low … high - 1: float32 (high - low, A), or (1, A) where all are given the same."""
+        return self.table if len(self.table) == 1 else self.table[self.which[low:high]]
+
+    def only(self, chosen: NDArray[np.bool_]) -> AsOf:
+        """Of the ``chosen`` (C) customers."""
+        return AsOf(self.table, self.which[chosen])
+
+    def map(self, make: Callable[[Float32], Float32]) -> AsOf:
+        """What ``make`` makes of each moment's row, float32 (A)."""
+        return AsOf(np.stack([make(row) for row in self.table]), self.which)
 
 
 def bought_candidates(

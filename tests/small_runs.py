@@ -114,7 +114,7 @@ def make_run(
     run.save_json("time_spec", time_spec)
     sales = RecentSales(data.purchases(known_at=cutoff), len(raw))
     component = Popularity(sales, data.availability, HALF_LIFE).at(cutoff)
-    run.save_arrays("popularity", dict.fromkeys(("validation", "cutoff"), component))
+    run.save_arrays("popularity", {"cutoff": component})
     run.save_json("popularity", {"half_life_days": HALF_LIFE, "newcomer": 0.5})
     run.save_json("blend", Blend(trend=trend))
     save_residual_network(networks.residual, run.path("residual/config.json").parent)

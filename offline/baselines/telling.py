@@ -38,12 +38,13 @@ def tell(data: DataSet, trained_on: DataSet, split: Split, known: Known, tasks: 
     """The texts of a run's questions. ``trained_on``: ``data`` less the end of histories, where that is held out."""
     numbers: dict[str, int] = {}
     early = _read_searches(trained_on, numbers)
+    earliest = early if known.part.data is trained_on else _read_searches(known.part.data, numbers)
     whole = early if trained_on is data else _read_searches(data, numbers)
     window = known.window
     texts = Texts(
         [attributes_of(article) for article in data.articles()],
         list(numbers),
-        _of_all(known.training, early, split.validation_from),
+        _of_all(known.training, earliest, known.part.end),
         _of_all(known.all, early, split.cutoff),
         _steps(known.training, customer_index(known.training, window.customers), window.customers, early, window.times),
         [_steps(task.history, task.known_customer, task.customer_ids, whole, task.moment) for task in tasks],

@@ -20,10 +20,12 @@ from scipy.special import expit
 
 from model_store.dataset import DataSet
 from model_store.purchases import Purchases
+from offline.context import TrainingPart
 from offline.evaluation.metrics import Estimate, Float64, estimate, resamples
 from offline.evaluation.ranks import Float32
 from offline.evaluation.task import Task
 from offline.fashion_dna import purchase_matrix, trained_articles
+from offline.hold_out import BY_TIME
 from offline.run import Run, Split
 
 Int64 = NDArray[np.int64]
@@ -107,13 +109,15 @@ def calibrations(
 ) -> list[Calibration]:
     """Training's own matrix, the validation window, and what was evaluated; where less than 30 was bought, not."""
     model, split = StaticModel.of(run), run.load_model("split", Split)
-    training, cutoff = (trained_on.purchases(time) for time in (split.validation_from, split.cutoff))
-    validation = Span(split.validation_from, split.cutoff, training, cutoff)
+    part, cutoff = TrainingPart.of(trained_on, split), trained_on.purchases(split.cutoff)
+    training, by_time = part.data.purchases(part.end), tasks[0].protocol == BY_TIME
+    opens, title = (split.validation_from, "The validation window") if by_time else (0, "What was held out to validate")
+    validation = Span(opens, split.cutoff, training, cutoff)
     found = [
-        training_pairs(trained_on, split, training, model),
-        window_pairs("validation", "The validation window", trained_on, validation, model),
+        training_pairs(trained_on, part.end, training, model),
+        window_pairs("validation", title, trained_on, validation, model),
     ]
-    if tasks[0].protocol == "by_time":
+    if by_time:
         start, until = tasks[0].window.start, tasks[-1].window.until
         evaluated = Span(
             start, until, cutoff if start == split.cutoff else data.purchases(start), data.purchases(until)
@@ -133,12 +137,12 @@ class Span(NamedTuple):
     known_later: Purchases
 
 
-def training_pairs(data: DataSet, split: Split, known: Purchases, model: StaticModel) -> Pairs:
+def training_pairs(data: DataSet, end: int, known: Purchases, model: StaticModel) -> Pairs:
     """What Fashion DNA was trained on: every article that took part, and every frequent customer."""
     rows = model.rows(known.customer_ids)
     matrix = purchase_matrix(known, np.flatnonzero(rows >= 0), len(data.article_ids))
-    first = int(known.timestamp.min(initial=split.validation_from))
-    articles = trained_articles(matrix, data.availability, first, split.validation_from)
+    first = int(known.timestamp.min(initial=end))
+    articles = trained_articles(matrix, data.availability, first, end)
     bought = _pairs_of(known, rows, articles)
     return Pairs(
         "training", "The training matrix itself", np.arange(len(model.customer_ids)), articles, bought, bought[:, :0]

@@ -36,7 +36,7 @@ def make_held_out_task(data: DataSet, held: HeldOut, known: Purchases) -> Task:
     offsets = np.searchsorted(customer, np.append(held.customer, len(held.purchases.customer_ids)))
     targets = Targets.among_all(offsets, position[article], tier_ends)
     customer_ids = [held.purchases.customer_ids[index] for index in held.customer]
-    moment = _begins(held)
+    moment = held.begins
     return Task(
         protocol=held.protocol,
         window=Window(int(moment.min()), int(moment.max()) + 1),
@@ -62,9 +62,3 @@ def _candidates(known: NDArray[np.integer], articles: int) -> tuple[NDArray[np.i
     sold = np.zeros(articles, bool)
     sold[known] = True
     return np.concatenate([np.flatnonzero(sold), np.flatnonzero(~sold)]), np.array([0, sold.sum(), articles])
-
-
-def _begins(held: HeldOut) -> NDArray[np.int64]:
-    """(C) when what was held out of each history began: its rows are sorted by time."""
-    customer = held.purchases.customer[held.rows]
-    return held.purchases.timestamp[held.rows[np.searchsorted(customer, held.customer)]]

@@ -10,12 +10,14 @@ the window started.""",
 training, with whatever that customer did after the order before it; here its articles are ranked among all articles,
 in stock or not, at the time at which it began. Purchases of one customer with one order id, or else at one time, are
 one order; those that went back are none. Who ordered once is not asked for. What other customers did later than that
-order was in training, as is usual where one is left out.""",
+order was in training, as is usual where one is left out. The order before the last was left out in the same way, to
+choose the best epoch and to fit the blend's weights by.""",
     "last_purchase": """The plain leave-one-out of the literature. Each customer's last purchase was left out of
 training, with whatever that customer did after the one before it; here its article is ranked among all articles, in
 stock or not. Of purchases at one time the last is the one with the greatest event id, so the rest of its order is known
 and tells of it: this measures the basket as much as taste. Purchases that went back are none. Who bought once is not
-asked for. What other customers did later than that purchase was in training, as is usual where one is left out.""",
+asked for. What other customers did later than that purchase was in training, as is usual where one is left out. The
+purchase before the last was left out in the same way, to choose the best epoch and to fit the blend's weights by.""",
 }
 _ALL_ARTICLES = """- **popularity**: sales of the 7 days before, or of as many as it says, of what training knows.
   **static**: f·s; a customer unknown to the static model gets the mean of all its styles. **dynamic**: f·d, d read at
@@ -41,7 +43,7 @@ _RULES = """- **own history**: what the customer bought, the latest first. **co-
   nothing of ties behind the rest.
 - **GRU4Rec, SASRec, BERT4Rec, NextItNet, CORE**, where the run's folder has their answers to these very questions
   (`make baselines`): RecBole's networks, losses and augmentation on the latest 50 purchases of a history, softmax over
-  the articles of training. Tuned on the run's validation window, then trained anew on all before the cut-off, for as
+  the articles of training. Tuned on the run's validation purchases, then trained anew on all before the cut-off, for as
   many epochs. What training never saw ties behind the rest; who has no known purchase gets what sold most often.
 - **Recformer** (Li et al. 2023), in the same way: a Longformer that reads the attributes of what was bought, the latest
   first, pre-trained on the run's own sequences and fine-tuned in two stages; from scratch or from a checkpoint, as is
@@ -91,7 +93,7 @@ probability is held against the share of its pairs that was bought.
 
 **What it shows.** On the training matrix itself, whether the probabilities fit what they were trained on, level and
 all: all of its pairs took part in training, so it says nothing of what they foretell. On later purchases, which
-training never saw (but for choosing its best epoch by their ranking in the validation window), whether pairs that are
+training never saw (but for choosing its best epoch by the ranking of the validation purchases), whether pairs that are
 twice as likely are bought twice as often: on the dotted line they are.
 
 **What it does not.** A window is shorter than training, so the level cannot be compared: all probabilities are taken
@@ -102,9 +104,9 @@ pairs were bought nothing is drawn."""
 
 LEARNING = """What each stage recorded while it was trained, epoch by epoch where it has epochs. **loss**: of training.
 **score**: on validation data, higher is better; the best epoch by it is kept. The language model's figures are of
-held-out sessions, before its training and after each part of it; the blend's are of the weights that were tried on the
-validation window, first of the trend, then of what was generated: **auc**, and **gain**, the mean of 1 / log2(1 + rank)
-of each purchase."""
+held-out sessions, before its training and after each part of it; the blend's are of the weights that were tried on
+validation purchases, first of the trend, then of what was generated: **auc**, and **gain**, the mean of
+1 / log2(1 + rank) of each purchase."""
 
 
 def rules(protocol: str) -> str:

@@ -11,8 +11,9 @@ from searching_shops import Result, Step, write_searching_shop
 from small_runs import DAY, START, write_shop
 
 from model_store.dataset import DataSet
+from model_store.errors import TrainingError
 from offline.config import Config
-from offline.context import make_split
+from offline.context import known_purchases, make_split
 from offline.hold_out import HeldOut, Protocol, training_data
 
 TITLES = {name: f"{name} thing" for name in "abcdef"}
@@ -71,6 +72,42 @@ def test_a_last_purchase_is_one_article_and_the_rest_of_its_order_is_known(tmp_p
     assert last_orders(data, "last_purchase") == {"ann": {"b"}, "cid": {"d"}}  # events are numbered in this order
     assert known(held_out(data, "last_purchase")) == [("ann", "a"), ("ann", "c"), ("bob", "a"), ("cid", "d")]
     assert seen(held_out(data, "last_purchase")) == known(held_out(data, "last_purchase"))
+
+
+def test_what_is_left_can_lose_its_end_once_more_and_nothing_comes_back(tmp_path: Path) -> None:
+    rows = [("ann", "a", 1), ("ann", "b", 2), ("ann", "c", 3), ("bob", "a", 3), ("cid", "d", 4), ("cid", "b", 5)]
+    once = held_out(write_shop(tmp_path / "shop", list("abcd"), rows))
+    assert last_orders(once) == {"ann": {"b"}}
+    twice = held_out(once)
+    assert known(twice) == seen(twice) == [("ann", "a"), ("bob", "a"), ("cid", "d")]
+    assert len({data.fingerprint for data in (once, twice)}) == 2
+    purchase = held_out(held_out(DataSet.open(tmp_path / "shop"), "last_purchase"), "last_purchase")
+    assert known(purchase) == known(twice)
+
+
+def test_the_end_of_what_is_left_is_what_training_is_validated_by(tmp_path: Path) -> None:
+    rows = [("ann", "a", 1), ("ann", "b", 2.5), ("ann", "c", 2.5), ("ann", "d", 9), ("bob", "a", 3), ("bob", "c", 8)]
+    rows += [("cid", "d", 4), ("cid", "b", 5.5), ("cid", "a", 7), ("cid", "c", 6.5)]
+    stock = {**dict.fromkeys("abc", (0, None)), "d": (20, None)}  # stock plays no part
+    data = held_out(write_shop(tmp_path / "shop", list("abcd"), rows, stock=stock))
+    config = Config.model_validate({"split": {"hold_out": "last_order"}})
+    of_all = known_purchases(data, make_split(data, config), config)
+    assert known(held_out(data)) == [("ann", "a"), ("bob", "a"), ("cid", "d"), ("cid", "b")]
+    assert len(of_all.training) == 4
+    assert len(of_all.all) == 4 + 3  # what is kept for evaluation is in neither
+    window = of_all.window
+    assert window.customers == ["ann", "cid"]
+    assert window.times.tolist() == [START + 2.5 * DAY, START + 6.5 * DAY]
+    assert of_all.sales_until.tolist() == [START + 2 * DAY, START + 6 * DAY]
+    assert window.candidates.tolist() == [0, 1, 2, 3]
+    assert sorted(zip(window.row.tolist(), window.target.tolist(), strict=True)) == [(0, 1), (0, 2), (1, 2)]
+
+
+def test_where_nobody_has_ordered_three_times_there_is_none_to_validate_by(tmp_path: Path) -> None:
+    data = held_out(write_shop(tmp_path / "shop", list("ab"), [("ann", "a", 1), ("ann", "b", 2)]))
+    config = Config.model_validate({"split": {"hold_out": "last_order"}})
+    with pytest.raises(TrainingError, match="bought a third time"):
+        known_purchases(data, make_split(data, config), config)
 
 
 def test_by_time_nothing_is_left_out_here(tmp_path: Path) -> None:

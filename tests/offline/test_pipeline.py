@@ -24,6 +24,7 @@ from offline.article_tables import load_networks
 from offline.config import Config
 from offline.context import make_split
 from offline.fashion_dna import static_styles
+from offline.hold_out import HeldOut
 from offline.identity import run_digest
 from offline.models.residual import ResidualNetwork
 from offline.pipeline import train
@@ -31,9 +32,9 @@ from offline.popularity import scored_dna
 from offline.progress import Silent
 from offline.run import Run, Split
 from offline.stages import Keeper, stages_of
-from offline.style_lstm import customer_index, styles_at
+from offline.style_lstm import customer_index, styles_at, trained_network
 from offline.trainers import TRAIN
-from offline.validation import auc, make_window, ranks
+from offline.validation import auc, held_out_window, make_window, ranks
 from offline.world import World
 
 SETTINGS: dict[str, Any] = {
@@ -85,7 +86,7 @@ def areas(data: DataSet, run: Run) -> tuple[float, float]:
     network, spec = load_networks(run)[2], run.load_model("time_spec", TimeSpec)
     dynamic = styles_at(network, spec, dna, history, customer_index(history, window.customers), window.times)
     static = static_styles(run.load_arrays("static"), run.load_json("static_customers"), window.customers)
-    return auc(window, ranks(window, dna, static)), auc(window, ranks(window, scored_dna(run, "cutoff"), dynamic))
+    return auc(window, ranks(window, dna, static)), auc(window, ranks(window, scored_dna(run), dynamic))
 
 
 # --- known answers ------------------------------------------------------------------------------------------
@@ -105,6 +106,31 @@ def test_where_nothing_is_planted_nothing_is_found(tmp_path: Path) -> None:
     noise = 4 * 0.29 / np.sqrt(200)  # four standard errors of the mean of some 200 uniform ranks
     assert abs(static - 0.5) < noise
     assert abs(dynamic - 0.5) < noise
+
+
+def test_where_last_orders_are_held_out_the_style_half_finds_taste_by_the_orders_before(
+    planted: tuple[DataSet, Run], tmp_path: Path
+) -> None:
+    data, _ = planted
+    run, told = Run(tmp_path / "run"), Lines()
+    train(data, run, settings(split={"hold_out": "last_order"}), told)
+    split, held = run.load_model("split", Split), HeldOut.of(data, "last_order")
+    assert held is not None
+    assert split.cutoff == data.last_event // DAY * DAY + DAY
+    spec = run.load_model("time_spec", TimeSpec)
+    assert spec.horizon == split.cutoff  # training reaches to the end, not to the last days but one
+    (known,) = told.about("purchases by")
+    twice = HeldOut.of(held.left_out_of(data), "last_order")
+    assert twice is not None
+    left = len(data.purchases()) - len(held.rows) - len(twice.rows)
+    assert f"{left:,} purchases" in known
+    window = held_out_window(held, len(data.article_ids))
+    history, dna = held.left_out_of(data).purchases(), scored_dna(run)
+    styles = styles_at(
+        trained_network(run), spec, dna, history, customer_index(history, window.customers), window.times
+    )
+    assert len(window.customers) > 100
+    assert auc(window, ranks(window, dna, styles)) > 0.8
 
 
 # --- what a run holds ---------------------------------------------------------------------------------------
@@ -180,7 +206,7 @@ def test_popularity_is_trained_jointly_and_ranks_with_the_style(planted: tuple[D
     data, run = planted
     again = copy(run, tmp_path / "run")
     train(data, again, settings(fashion_dna={"popularity": True}))
-    cutoff = scored_dna(again, "cutoff")
+    cutoff = scored_dna(again)
     assert cutoff[:, POPULARITY].any()
     assert (cutoff[:, POPULARITY] == again.load_arrays("popularity")["cutoff"]).all()
     assert not again.load_arrays("article_dna")["dna"][:, POPULARITY].any()
@@ -198,7 +224,7 @@ def test_offsets_of_articles_are_kept_and_go_with_the_style_that_learned_them(
     offset = again.load_arrays("article_offsets")["offset"]
     sold = np.bincount(data.purchases(again.load_model("split", Split).cutoff).article, minlength=len(offset)) > 0
     assert np.abs(offset[sold]).mean() > 0
-    np.testing.assert_array_equal(scored_dna(again, "cutoff"), again.load_arrays("article_dna")["dna"] + offset)
+    np.testing.assert_array_equal(scored_dna(again), again.load_arrays("article_dna")["dna"] + offset)
     train(data, again, settings())
     assert not again.has("article_offsets.safetensors")
 

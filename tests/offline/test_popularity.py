@@ -10,8 +10,9 @@ from tiny_shops import purchases_of
 
 from model_store.dataset import Availability
 from model_store.popularity import popularity_component
+from offline.hold_out import HeldOut
 from offline.popularity import Popularity, PopularityHistory, RecentSales, best_seller_bonus, fit_half_life
-from offline.validation import make_window
+from offline.validation import held_out_window, make_window
 
 DAY = 86_400
 ARTICLES = 12
@@ -107,9 +108,22 @@ def test_the_half_life_is_that_by_which_later_sales_rank_best(fades: bool, expec
     rows += [(1, int(article), 400 * DAY, 400) for article in now]
     purchases = purchases_of(rows, customers=2)
     window = make_window(purchases, Availability.always(100), 400 * DAY, 401 * DAY, name="validation")
-    fitted = fit_half_life(window, RecentSales(purchases, 100), 400 * DAY)
+    fitted = fit_half_life(window, RecentSales(purchases, 100), np.full(len(window.customers), 400 * DAY))
     assert fitted.days in expected
     assert fitted.days == max(fitted.tried, key=lambda entry: entry[1])[0]
+
+
+def test_the_half_life_is_fitted_to_what_was_sold_when_each_customer_was_asked() -> None:
+    """What sold in the last days before is bought next, whenever that is; what sold before that was another thing."""
+    rows = [(0, article, (10 + 20 * article + day) * DAY, day) for article in range(9) for day in range(20)]
+    rows = [*sorted(rows, key=lambda row: row[2]), *((1 + who, who, (29 + 20 * who) * DAY, 99) for who in range(9))]
+    purchases, customers = purchases_of(rows), np.arange(1, 10)
+    ends = 180 + np.arange(9)
+    window = held_out_window(HeldOut("last_order", purchases, customers, ends, np.full(9, DAY)), 9)
+    sales = RecentSales(purchases.before(29 * DAY + 20 * 9 * DAY), 9)
+    (first, best), *_ = fit_half_life(window, sales, window.times).tried
+    assert (first, best) == (3.0, 1.0)  # always the first: what the last three days sold is bought
+    assert fit_half_life(window, sales, np.full(9, 400 * DAY)).tried[0][1] < 0.6
 
 
 def test_the_ten_best_sellers_gain_and_what_never_sold_does_not() -> None:

@@ -7,8 +7,22 @@ from tiny_shops import purchases_of
 
 from model_store.dataset import Availability
 from model_store.errors import TrainingError
+from model_store.purchases import Purchases
 from offline.blend import fit_blend
-from offline.validation import auc, bought_candidates, discounted_gain, make_window, owned_candidates, ranks
+from offline.hold_out import HeldOut
+from offline.popularity import RecentSales
+from offline.style_lstm import popular_part
+from offline.validation import (
+    AsOf,
+    Window,
+    auc,
+    bought_candidates,
+    discounted_gain,
+    held_out_window,
+    make_window,
+    owned_candidates,
+    ranks,
+)
 
 DAY = 86_400
 ARTICLES = 12
@@ -28,6 +42,16 @@ PURCHASES = purchases_of(
 NOTHING = np.zeros(0, np.int64)
 SOMETHING = [np.array([39])] * 300  # what each customer has, and nobody buys again
 UNDATED = np.full(ARTICLES, -1)
+
+
+def always(row: np.ndarray, window: Window) -> AsOf:
+    """The same for all customers, float32 (A)."""
+    return AsOf(row[None].astype(np.float32), np.zeros(len(window.customers), np.int64))
+
+
+def trend(purchases: Purchases, window: Window, until: int) -> AsOf:
+    """Log(1 + sales) of the week before one moment, of 40 articles."""
+    return always(np.log1p(RecentSales(purchases, 40).before(until)), window)
 
 
 def stock() -> Availability:
@@ -115,7 +139,7 @@ def test_the_blend_takes_the_trend_where_it_helps_and_only_there(popular: bool) 
     purchases = purchases_of([tuple(row) for row in rows.tolist()])
     window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
     order = [int(name[1:]) for name in window.customers]
-    fitted = fit_blend(window, dna, styles[order], purchases, np.full(40, -1), 20 * DAY, SOMETHING)
+    fitted = fit_blend(window, dna, styles[order], trend(purchases, window, 20 * DAY), SOMETHING)
     assert (fitted.blend.trend > 0) == popular
     chosen = next(entry for entry in fitted.tried["trend"] if entry[0] == fitted.blend.trend)
     assert chosen[1] >= fitted.tried["trend"][0][1]  # AUC never falls below the style's alone
@@ -128,7 +152,7 @@ def test_who_bought_nothing_yet_is_ranked_by_style_where_that_is_better_for_them
     window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
     order = [int(name[1:]) for name in window.customers]
     fitted = fit_blend(
-        window, dna, styles[order], purchases, np.full(40, -1), 20 * DAY, [NOTHING] * some + SOMETHING[some:]
+        window, dna, styles[order], trend(purchases, window, 20 * DAY), [NOTHING] * some + SOMETHING[some:]
     )
     assert fitted.blend.cold_by_style == (not popular and some == 300)
     assert (fitted.cold is None) == (some == 29)
@@ -155,7 +179,7 @@ def test_the_blend_listens_to_generations_where_they_tell_and_only_there(telling
     ]
     if telling:
         lists = [np.append(target[row], one) if len(one) else one for row, one in enumerate(lists)]
-    fitted = fit_blend(window, dna, weak, purchases, np.full(40, -1), 20 * DAY, SOMETHING, lists)
+    fitted = fit_blend(window, dna, weak, trend(purchases, window, 20 * DAY), SOMETHING, lists)
     if telling:
         assert fitted.blend.generated > 0
         before, after = fitted.tried["generated"][0], max(fitted.tried["generated"], key=lambda entry: entry[2])
@@ -172,9 +196,9 @@ def test_the_blend_takes_popularity_where_it_helps_and_only_there(popular: bool)
     window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
     order = [int(name[1:]) for name in window.customers]
     component = np.where(np.arange(40) < 4, 1.0 - 0.1 * np.arange(40), 0.0).astype(np.float32)
-    dna[:, 127] = component
+    dna[:, 127] = 0.0
     fitted = fit_blend(
-        window, dna, styles[order], purchases, np.full(40, -1), 10 * DAY, SOMETHING, popularity=component
+        window, dna, styles[order], trend(purchases, window, 10 * DAY), SOMETHING, popularity=always(component, window)
     )  # before anything sold: there is no trend
     assert list(fitted.tried) == ["popularity", "trend", "best_sellers", "bought_before"]
     assert (fitted.blend.popularity + fitted.blend.best_sellers > 0) == popular
@@ -191,13 +215,14 @@ def test_best_sellers_lift_the_top_where_a_weight_of_popularity_cannot() -> None
     component = np.linspace(0.0, 1.0, 40).astype(np.float32)
     dna = np.zeros((40, 128), np.float32)
     dna[:, 0] = 3 * (1 - component)
-    dna[:, 127] = component
     styles = np.zeros((300, 128), np.float32)
     styles[:, 0] = 1.0
     rows = [(index, int(rng.choice([39, 38, 0, 1, 2, 3, 4, 5, 6])), 20 * DAY, index) for index in range(300)]
     purchases = purchases_of(rows)
     window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
-    fitted = fit_blend(window, dna, styles, purchases, np.full(40, -1), 20 * DAY, SOMETHING, popularity=component)
+    fitted = fit_blend(
+        window, dna, styles, trend(purchases, window, 20 * DAY), SOMETHING, popularity=always(component, window)
+    )
     assert fitted.blend.popularity == 0
     assert fitted.blend.best_sellers > 0
 
@@ -212,7 +237,7 @@ def test_the_blend_lifts_what_was_bought_before_where_that_is_bought_again(again
     window = make_window(purchases, Availability.always(40), 20 * DAY, 21 * DAY, name="validation")
     order = [int(name[1:]) for name in window.customers]
     owned = [had[index] for index in order]
-    fitted = fit_blend(window, dna, styles[order], purchases, np.full(40, -1), 20 * DAY, owned)
+    fitted = fit_blend(window, dna, styles[order], trend(purchases, window, 20 * DAY), owned)
     alone, *others = fitted.tried["bought_before"]
     if again:
         assert fitted.blend.bought_before > 0
@@ -234,3 +259,46 @@ def test_what_customers_own_is_told_by_its_place_among_the_candidates() -> None:
     position[[3, 1, 5]] = [0, 1, 2]
     owned = owned_candidates(position, PURCHASES, np.array([2, -1, 0]))
     assert [places.tolist() for places in owned] == [[2], [], [0, 1]]  # 2 is no candidate
+
+
+def test_the_blend_weighs_what_trended_when_each_customer_was_asked() -> None:
+    """Half of the customers buy what trended in May, half what trended in June; a mix-up of the two tells nothing."""
+    rng = np.random.default_rng(0)
+    dna, styles = rng.normal(size=(40, 128)).astype(np.float32), rng.normal(size=(300, 128)).astype(np.float32)
+    bought = [int(rng.integers(4)) + (20 if customer % 2 else 0) for customer in range(300)]
+    window = held_out_window(held(bought), 40)
+    order = [int(name[1:]) for name in window.customers]
+    table = np.zeros((2, 40), np.float32)
+    table[0, :4], table[1, 20:24] = 1.0, 1.0
+    which = np.array([customer % 2 for customer in order])
+    right, wrong = (
+        fit_blend(window, dna, styles[order], AsOf(table, rows), SOMETHING).blend.trend for rows in (which, 1 - which)
+    )
+    assert right > 0
+    assert wrong == 0
+
+
+def test_ranks_by_popularity_of_each_customers_own_moment_are_those_of_the_plain_sum() -> None:
+    rng = np.random.default_rng(1)
+    dna, styles = rng.normal(size=(40, 128)).astype(np.float32), rng.normal(size=(9, 128)).astype(np.float32)
+    dna[:, 127] = 0.0
+    table, which = rng.random((3, 40)).astype(np.float32), np.array([0, 2, 1, 1, 0, 2, 2, 0, 1])
+    bought = rng.integers(40, size=9)
+    window = held_out_window(held(bought.tolist()), 40)
+    popularity = AsOf.of(np.array([10, 30, 20])[which], lambda moment: table[[10, 30, 20].index(moment)])
+    scores = styles @ dna.T + styles[:, 127, None] * table[which]
+    expected = 1 + (scores > scores[np.arange(9), bought][:, None]).sum(axis=1)
+    found = ranks(window, dna, styles, popular_part(styles, popularity))
+    assert found.tolist() == expected.tolist()
+    some = np.arange(9) % 2 == 0
+    few = popular_part(styles[some], popularity.only(some))
+    assert ranks(window.only(some), dna, styles[some], few).tolist() == expected[some].tolist()
+
+
+def held(bought: list[int]) -> HeldOut:
+    """One purchase of each customer after one of the last article, all of them held out."""
+    rows = []
+    for index, article in enumerate(bought):
+        rows += [(index, 39, DAY, 2 * index), (index, article, 2 * DAY, 2 * index + 1)]
+    purchases, customers = purchases_of(rows), np.arange(len(bought))
+    return HeldOut("last_order", purchases, customers, 2 * customers + 1, np.full(len(bought), DAY))

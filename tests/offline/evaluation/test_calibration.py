@@ -26,7 +26,6 @@ from offline.evaluation.calibration import (
 from offline.evaluation.held_out import make_held_out_task
 from offline.hold_out import HeldOut, training_data
 from offline.progress import Silent
-from offline.run import Split
 
 
 def model_of(rng: np.random.Generator, customers: int, articles: int) -> StaticModel:
@@ -122,8 +121,7 @@ def test_which_pairs_are_looked_at(tmp_path: Path) -> None:
     data = write_shop(tmp_path / "shop", list("abcd"), ROWS, stock={**dict.fromkeys("abc", (0, None)), "d": (11, None)})
     model = StaticModel(["bob", "ann"], *(np.zeros(shape, np.float32) for shape in ((2, 4), 2, (4, 4))))
     opens, closes = START + 7 * DAY, START + 10 * DAY
-    split = Split(data_set="shop", fingerprint="", validation_from=opens, cutoff=closes)
-    trained = training_pairs(data, split, data.purchases(opens), model)
+    trained = training_pairs(data, opens, data.purchases(opens), model)
     assert trained.articles.tolist() == [0, 1, 2]  # d was not to be had
     assert names(trained, trained.bought, model) == {("ann", "a"), ("ann", "b"), ("bob", "b"), ("bob", "c")}
     assert not trained.left_out.size
@@ -148,7 +146,7 @@ def test_which_pairs_are_looked_at_where_orders_are_held_out(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("hold_out", "expected"),
-    [("by_time", {"training", "validation", "evaluated"}), ("last_order", {"training", "evaluated"})],
+    [("by_time", {"training", "validation", "evaluated"}), ("last_order", {"training", "validation", "evaluated"})],
 )
 def test_a_backtest_compares_wherever_enough_was_bought(tmp_path: Path, hold_out, expected) -> None:
     data = tiny_shop(tmp_path / "tiny", articles=80, customers=200, planted=False)
