@@ -12,7 +12,7 @@ from offline.context import Context
 from offline.generating import GeneratingModel, sessions_before
 from offline.popularity import RecentSales, popularity_in_window
 from offline.style_lstm import customer_index, styles_at, trained_network
-from offline.validation import AsOf, bought_candidates
+from offline.validation import AsOf, bought_candidates, candidate_places
 
 
 def train_blend(context: Context) -> None:
@@ -25,9 +25,7 @@ def train_blend(context: Context) -> None:
     styles = styles_at(trained_network(run), context.time_spec, dna, known.training, index, window.times)
     sales, created_at = RecentSales(known.training, len(dna)), context.data.created_at[window.candidates]
     trend = AsOf.of(known.sales_until, lambda at: trend_score(sales.trend(at, window.candidates, created_at)))
-    position = np.full(len(dna), -1)
-    position[window.candidates] = np.arange(len(window.candidates))
-    bought = bought_candidates(position, known.training, index)
+    bought = bought_candidates(candidate_places(window.candidates, len(dna)), known.training, index)
     fitted = fit_blend(window, dna, styles, trend, bought, _generated_lists(context), popularity_in_window(context))
     for name, tried in fitted.tried.items():
         alone, chosen = tried[0], next(entry for entry in tried if entry[0] == getattr(fitted.blend, name))

@@ -25,6 +25,7 @@ from offline.progress import Progress
 from offline.run import FOLDER, Run
 from offline.sequences import Example, Prompts, find_examples
 from offline.side_by_side import SideBySide, Work, cores
+from offline.validation import candidate_places
 
 Float32 = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -101,8 +102,7 @@ class GeneratingModel:
 
 def places_among(candidates: Rows, retrieval: MixupRetrieval, generated: Sequence[Generated | None]) -> list[Rows]:
     """What ``retrieval`` finds for each generation among ``candidates`` int64 (A): positions in it, best first."""
-    position = np.full(int(candidates.max(initial=-1)) + 1, -1, np.int64)
-    position[candidates] = np.arange(len(candidates))
+    position = candidate_places(candidates, int(candidates.max(initial=-1)) + 1)
     return [position[rows] for rows in retrieval.lists(generated, lambda _: candidates)]
 
 

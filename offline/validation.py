@@ -56,8 +56,7 @@ def make_window(
     """
     inside = purchases.between(start, end)
     candidates = np.flatnonzero(availability.in_stock_between(start, end))
-    position = np.full(availability.articles, -1, dtype=np.int64)
-    position[candidates] = np.arange(len(candidates))
+    position = candidate_places(candidates, availability.articles)
     known = position[inside.article] >= 0
     if not known.any():
         raise TrainingError(
@@ -121,6 +120,13 @@ class AsOf:
     def map(self, make: Callable[[Float32], Float32]) -> AsOf:
         """What ``make`` makes of each moment's row, float32 (A)."""
         return AsOf(np.stack([make(row) for row in self.table]), self.which)
+
+
+def candidate_places(candidates: NDArray[np.int64], articles: int) -> NDArray[np.int64]:
+    """Place of each of all ``articles`` among the ``candidates`` (A), −1 for what is none: int64 (articles)."""
+    places = np.full(articles, -1, np.int64)
+    places[candidates] = np.arange(len(candidates))
+    return places
 
 
 def bought_candidates(

@@ -18,6 +18,7 @@ from offline.evaluation.task import POPULARITY_DAYS, Task, Window, distinct, fir
 from offline.hold_out import HeldOut
 from offline.popularity import RecentSales
 from offline.style_lstm import customer_index
+from offline.validation import candidate_places
 
 
 def make_held_out_task(data: DataSet, held: HeldOut, known: Purchases) -> Task:
@@ -29,8 +30,7 @@ def make_held_out_task(data: DataSet, held: HeldOut, known: Purchases) -> Task:
         raise InvalidData("no customer has bought more than once, so there is no end of a history to rank")
     articles = len(data.article_ids)
     candidates, tier_ends = _candidates(known.article, articles)
-    position = np.empty(articles, np.int64)
-    position[candidates] = np.arange(articles)
+    position = candidate_places(candidates, articles)
 
     customer, article = distinct(held.purchases.customer[held.rows], held.purchases.article[held.rows], articles)
     offsets = np.searchsorted(customer, np.append(held.customer, len(held.purchases.customer_ids)))

@@ -18,7 +18,7 @@ from offline.evaluation.ranks import TIERS, Targets
 from offline.hold_out import Protocol
 from offline.popularity import RecentSales
 from offline.style_lstm import customer_index
-from offline.validation import bought_candidates, owned_candidates
+from offline.validation import bought_candidates, candidate_places, owned_candidates
 
 RECENT_DAYS = 28
 POPULARITY_DAYS = (TRENDING_DAYS, 28)
@@ -83,9 +83,7 @@ class Task:
     def bought(self) -> list[NDArray[np.int64]]:
         """(K) which candidates each customer bought before, the latest first."""
         articles = int(max(self.candidates.max(initial=-1), self.history.article.max(initial=-1))) + 1
-        position = np.full(articles, -1, np.int64)
-        position[self.candidates] = np.arange(len(self.candidates))
-        return bought_candidates(position, self.history, self.known_customer)
+        return bought_candidates(candidate_places(self.candidates, articles), self.history, self.known_customer)
 
     @cached_property
     def history_sizes(self) -> NDArray[np.int64]:

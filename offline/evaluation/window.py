@@ -29,6 +29,7 @@ from offline.evaluation.task import (
 )
 from offline.popularity import DAY, RecentSales
 from offline.style_lstm import customer_index
+from offline.validation import candidate_places
 
 WEEK = 7
 
@@ -82,8 +83,7 @@ def make_task(data: DataSet, window: Window) -> Task:
         raise InvalidData(
             f"nobody bought an article in stock between {_date(start)} and {_date(until)}: choose another window"
         )
-    position = np.full(len(data.article_ids), -1, np.int64)
-    position[candidates] = np.arange(len(candidates))
+    position = candidate_places(candidates, len(data.article_ids))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(buyers)))])
 
     customer_ids = [bought.customer_ids[index] for index in buyers]
