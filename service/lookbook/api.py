@@ -26,7 +26,7 @@ from service.lookbook.cards import NO_DNA, card_of, read_cards
 from service.lookbook.figures import figures_of
 from service.lookbook.people import find
 from service.lookbook.pictures import picture_of
-from service.lookbook.queries import CardsQuery, GenerationQuery, PathQuery, PeopleQuery
+from service.lookbook.queries import CardsQuery, GenerationQuery, OperationsQuery, PathQuery, PeopleQuery
 from service.lookbook.thinking import Prompts
 
 router = APIRouter(prefix="/lookbook", include_in_schema=False)
@@ -162,11 +162,11 @@ async def article_map(request: Request) -> Response:
 
 
 @router.get("/operations")
-async def operations(request: Request) -> Response:
+async def operations(request: Request, query: Annotated[OperationsQuery, Query()]) -> Response:
     """The live bundle, and the figures that matter."""
     parts = services(request)
     manifest = parts.live.bundle.manifest
-    figures = figures_of(await metrics_page(parts))
+    figures = figures_of(await metrics_page(parts), query.since)
     return json_response(
         {
             "bundle": {

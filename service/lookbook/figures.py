@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 Labels = Mapping[str, str]
 Samples = Mapping[str, list[tuple[Labels, float]]]
+Buckets = list[tuple[float, float]]
 _TOTAL = "total"
 
 
-def figures_of(page: bytes) -> dict[str, Any]:
-    """What ``Metrics.page`` says, as the page shows it: counted since the service started; times in milliseconds."""
+def figures_of(page: bytes, since: Sequence[int] = ()) -> dict[str, Any]:
+    """What ``Metrics.page`` says, as the page shows it: counted since the service started; times in milliseconds.
+
+    ``mark`` is how many recommendations took up to each bound, which ``since`` takes: ``recent`` is of those after it,
+    None where there was no mark, or a service that has started anew.
+    """
     samples = _samples(page)
-    stages = _timings(samples, "modiste_recommendation_seconds", "stage")
+    histograms = _histograms(samples, "modiste_recommendation_seconds", "stage")
+    stages = {stage: _timing(buckets) for stage, buckets in histograms.items()}
+    total = histograms.get(_TOTAL, [])
     in_stock, not_in_stock = (_largest(samples, "modiste_index_articles", stock=stock) for stock in ("in", "out"))
     return {
         "workers": len(samples["modiste_ready"]) or 1,
         "requests": sorted(_requests(samples), key=lambda each: -each["count"]),
         "stages": [{"stage": stage, **timing} for stage, timing in stages.items() if stage != _TOTAL],
-        "total": stages.get(_TOTAL, {"count": 0, "p50_ms": None, "p99_ms": None}),
+        "total": _timing(total),
+        "mark": [int(count) for _, count in total],
+        "recent": _recent(total, since),
         "events": _by(samples, "modiste_events_total", "result"),
         "degraded": sum(value for _, value in samples["modiste_degraded_answers_total"]),
         "store_failures": _by(samples, "modiste_store_failures_total", "reason"),
@@ -78,15 +88,24 @@ def _requests(samples: Samples) -> list[dict[str, Any]]:
     return [{"route": route, "status": int(status), "count": int(count)} for (route, status), count in counts.items()]
 
 
-def _timings(samples: Samples, name: str, label: str) -> dict[str, dict[str, Any]]:
-    """Count, p50 and p99 by ``label``."""
+def _histograms(samples: Samples, name: str, label: str) -> dict[str, Buckets]:
+    """By ``label``: (upper bound, how many at most that), ascending."""
     buckets: defaultdict[str, defaultdict[float, float]] = defaultdict(lambda: defaultdict(float))
     for labels, value in samples[f"{name}_bucket"]:
         buckets[labels[label]][float(labels["le"])] += value
-    return {each: _timing(sorted(counts.items())) for each, counts in buckets.items()}
+    return {each: sorted(counts.items()) for each, counts in buckets.items()}
 
 
-def _timing(buckets: list[tuple[float, float]]) -> dict[str, Any]:
+def _recent(buckets: Buckets, since: Sequence[int]) -> dict[str, Any] | None:
+    if len(since) != len(buckets) or not buckets:
+        return None
+    later = [(bound, count - before) for (bound, count), before in zip(buckets, since, strict=True)]
+    per_bucket = np.diff([0, *(count for _, count in later)])
+    return _timing(later) if (per_bucket >= 0).all() else None
+
+
+def _timing(buckets: Buckets) -> dict[str, Any]:
+    """Count, p50 and p99."""
     p50, p99 = (quantile(buckets, q) for q in (0.5, 0.99))
     milliseconds = {name: None if each is None else 1e3 * each for name, each in (("p50_ms", p50), ("p99_ms", p99))}
-    return {"count": int(buckets[-1][1]), **milliseconds}
+    return {"count": int(buckets[-1][1]) if buckets else 0, **milliseconds}

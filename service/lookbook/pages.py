@@ -1,6 +1,7 @@
 """The page itself: its shell at ``/``, and its scripts, styles and drawings, read once and served from memory.
 
-What is served is what lies in ``assets``; a browser may do nothing with it but run it here and ask this service.
+What is served is what lies in ``assets``, and the charts' library as it was released (``vendor/uplot``: uPlot 1.6.32),
+each of its files behind its licence. A browser may do nothing with them but run them here and ask this service.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ router = APIRouter(include_in_schema=False)
 SHELL = "index.html"
 _SERVED = re.compile(r"[a-z0-9_-]+\.(js|css|svg)")
 _MEDIA_TYPES = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "svg": "image/svg+xml"}
+_VENDORED = {"uplot.js": "uPlot.iife.min.js", "uplot.css": "uPlot.min.css"}
 _KEYS = b"{{keys}}"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -45,10 +47,14 @@ def _asset(name: str, content: bytes) -> Asset:
 
 def _assets() -> dict[str, Asset]:
     names = (each.name for each in _FOLDER.iterdir())
-    return {name: _asset(name, _FOLDER.joinpath(name).read_bytes()) for name in names if _SERVED.fullmatch(name)}
+    ours = {name: _FOLDER.joinpath(name).read_bytes() for name in names if _SERVED.fullmatch(name)}
+    licence = b"/*\n%s*/\n" % _UPLOT.joinpath("LICENSE").read_bytes()
+    theirs = {name: licence + _UPLOT.joinpath(released).read_bytes() for name, released in _VENDORED.items()}
+    return {name: _asset(name, content) for name, content in (ours | theirs).items()}
 
 
 _FOLDER = files("service.lookbook").joinpath("assets")
+_UPLOT = files("service.lookbook").joinpath("vendor", "uplot")
 _SHELL = _FOLDER.joinpath(SHELL).read_bytes()
 ASSETS = _assets()
 PREFIX = "/lookbook/assets/"

@@ -33,6 +33,12 @@ class PathQuery(_Query):
     at: QueryTime | None = None
 
 
+class OperationsQuery(_Query):
+    """Since which answer's ``mark`` recent recommendations count, as it stands there."""
+
+    since: Annotated[tuple[Annotated[int, Field(ge=0, le=2**53)], ...], Field(max_length=100)] = ()
+
+
 class GenerationQuery(_Query):
     """What the customer searches for right now, where anything."""
 

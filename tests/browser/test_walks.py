@@ -116,6 +116,25 @@ def test_operations_show_the_report_in_a_frame(page: Page, lookbook: Lookbook) -
     expect(page.locator("iframe")).to_have_count(0)
 
 
+def test_operations_draw_what_is_asked_while_they_are_seen(page: Page, lookbook: Lookbook) -> None:
+    lookbook.open("operations")
+    latency = page.locator("#latency")
+    words = latency.locator("#recent")
+    expect(words).to_have_text(re.compile("In the last . seconds 0 recommendations"), timeout=20_000)
+    expect(latency.locator("canvas")).to_have_count(0)
+    for customer_id in lookbook.shop.customers[:6]:
+        lookbook.answered(customer_id)
+    expect(latency.locator("canvas")).to_be_visible(timeout=20_000)
+    chart = latency.get_by_role("img")
+    expect(chart).to_have_attribute("aria-label", re.compile(r"Line chart of \d+ readings?\. In the last"))
+    lookbook.answered(lookbook.shop.customers[0])
+    expect(words).to_have_text(
+        re.compile(r"In the last \d+ seconds [1-9]\d* recommendations?: p50 .+ ms"), timeout=20_000
+    )
+    words.scroll_into_view_if_needed()
+    lookbook.looked_at("latency")
+
+
 @pytest.mark.parametrize("view", ["taste", "generation"])
 def test_views_of_customers_let_one_be_chosen_and_keep_them(page: Page, lookbook: Lookbook, view: str) -> None:
     lookbook.open(view)

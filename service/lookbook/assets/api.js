@@ -21,7 +21,7 @@ export const customer = (customerId) => get(`/lookbook/customers/${id(customerId
 export const path = (customerId, at) => get(`/lookbook/customers/${id(customerId)}/path`, { at });
 export const generation = (customerId, query) => get(`/lookbook/customers/${id(customerId)}/generation`, { query });
 export const map = () => get("/lookbook/map");
-export const operations = () => get("/lookbook/operations");
+export const operations = (since) => get("/lookbook/operations", { since });
 export const cards = async (articleIds) =>
   articleIds.length ? get("/lookbook/articles", { id: articleIds }) : { articles: [] };
 export const article = (articleId) => get(`/lookbook/articles/${id(articleId)}`);

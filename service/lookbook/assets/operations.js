@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { bundle, metrics } from "./bundle.js";
 import { fill, h } from "./dom.js";
+import { latency } from "./latency.js";
 import { reportPart } from "./report.js";
 import { block, empty, failed, part } from "./states.js";
 import { table } from "./tables.js";
@@ -12,9 +13,10 @@ const PERIOD = 5_000; // ms
 
 /** The operator's page. */
 export function operationsView() {
-  const figures = h("div", { id: "figures", "aria-busy": "true" }, block());
-  const report = h("div");
-  watch(figures, report);
+  const [head, figures, report, live] = [h("div"), h("div"), h("div"), latency()];
+  live.element.hidden = true;
+  const box = h("div", { id: "figures", "aria-busy": "true" }, fill(head, block()), live.element, figures);
+  watch({ box, head, figures, report, live });
   return {
     heading: "Operations",
     nodes: [
@@ -23,29 +25,35 @@ export function operationsView() {
         { class: "lead" },
         "Counted since the service started; brought up to date every 5 seconds while this page is seen.",
       ),
-      figures,
+      box,
       report,
     ],
   };
 }
 
-/** Asks now and every PERIOD until `figures` has left the page; not while the page is hidden. */
-function watch(figures, report) {
+/** Asks now and every PERIOD until `box` has left the page; not while the page is hidden. */
+function watch({ box, head, figures, report, live }) {
   let before = null;
   async function ask() {
     try {
-      const answer = await api.operations();
-      if (!figures.isConnected) return;
-      keepingPlace(figures, () => fill(figures, page(answer, before)));
+      const answer = await api.operations(before?.mark);
+      if (!box.isConnected) return;
+      keepingPlace(box, () => {
+        fill(head, summary(answer, before));
+        fill(figures, details(answer));
+      });
+      live.element.hidden = false;
       if (!report.firstChild) fill(report, reportPart(answer.report));
+      await live.add(answer, before);
       before = answer;
     } catch (failure) {
-      fill(figures, failed(failure, ask));
+      fill(head, failed(failure, ask));
+      fill(figures);
     }
-    figures.removeAttribute("aria-busy");
+    box.removeAttribute("aria-busy");
   }
   const timer = setInterval(() => {
-    if (!figures.isConnected) clearInterval(timer);
+    if (!box.isConnected) clearInterval(timer);
     else if (!document.hidden) ask();
   }, PERIOD);
   setTimeout(ask);
@@ -61,7 +69,7 @@ function keepingPlace(box, draw) {
   if (focused) named(focused)?.focus({ preventScroll: true });
 }
 
-function page(now, before) {
+function summary(now, before) {
   return [
     now.degraded || Object.values(now.store_failures).some(Boolean) ? trouble(now) : null,
     h(
@@ -77,6 +85,11 @@ function page(now, before) {
         ),
       ),
     ),
+  ];
+}
+
+function details(now) {
+  return [
     part("stages", "Latency of recommendations by stage", stages(now)),
     h(
       "div",

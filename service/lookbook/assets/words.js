@@ -3,11 +3,13 @@
 const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
 const MOMENT = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short", timeZone: "UTC" });
 const MONTH = new Intl.DateTimeFormat("en-GB", { month: "long", year: "numeric", timeZone: "UTC" });
+const CLOCK = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium", timeZone: "UTC" });
 const COUNT = new Intl.NumberFormat("en-GB");
 
-/** Unix seconds as a day, a moment or a month, all in UTC. */
+/** Unix seconds as a day, a moment, a month or the time of day, all in UTC. */
 export const day = (seconds) => DAY.format(seconds * 1000);
 export const moment = (seconds) => MOMENT.format(seconds * 1000);
+export const clock = (seconds) => CLOCK.format(seconds * 1000);
 export const month = (seconds) => MONTH.format(seconds * 1000);
 
 export const count = (number) => COUNT.format(number);

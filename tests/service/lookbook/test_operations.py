@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,31 @@ async def test_figures_are_those_of_what_was_asked(shop: Shop) -> None:
     assert answer["bundle"]["version"] == "test-1"
     assert set(answer["store_failures"].values()) == {0}
     assert answer["report"] is False
+
+
+async def test_recent_is_what_was_asked_since_the_mark(shop: Shop) -> None:
+    async def operations(since: list[int] | None = None) -> Any:
+        response = await shop.http.get("/lookbook/operations", params={} if since is None else {"since": since})
+        assert response.status_code == 200
+        return response.json()
+
+    first = await operations()
+    assert first["recent"] is None
+    for _ in range(3):
+        await shop.recommend("ann")
+    second = await operations(first["mark"] or [0] * 3)
+    for _ in range(4):
+        await shop.recommend("bob")
+    third = await operations(second["mark"])
+    assert (third["total"]["count"], third["recent"]["count"]) == (7, 4)
+    assert 0 < third["recent"]["p50_ms"] <= third["recent"]["p99_ms"]
+    nothing = await operations(third["mark"])
+    assert nothing["recent"] == {"count": 0, "p50_ms": None, "p99_ms": None}
+    for started_anew in ([*third["mark"][:-1], 1_000], third["mark"][1:], [0] * 100):
+        assert (await operations(started_anew))["recent"] is None
+    for odd in (["x"], [-1], [0] * 101):
+        response = await shop.http.get("/lookbook/operations", params={"since": odd})
+        assert (response.status_code, response.json()["error"]["field"].split(".")[0]) == (422, "since")
 
 
 async def test_a_bundle_without_a_report_says_so(shop: Shop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 import pytest
@@ -12,6 +13,11 @@ from service.settings import Settings
 
 CALLS = ("/shop", "/customers", "/customers/c", "/customers/c/path", "/customers/c/generation", "/articles",
          "/articles/a001", "/articles/a001/picture", "/map", "/operations", "/report")  # fmt: skip
+RELEASED = {
+    "uplot.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+    "uplot.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+}
+"""SHA-256 of the files of uPlot 1.6.32."""
 KEYS = "admin:admin-key-long-enough,read:read-key-long-enough,events:events-key-long-enough"
 
 
@@ -34,7 +40,18 @@ async def test_nothing_from_elsewhere_and_nothing_inline_runs(shop: Shop) -> Non
     assert not re.search(r"<script(?![^>]*\bsrc=)", response.text)
     assert " style=" not in response.text
     for name, asset in ASSETS.items():
-        assert not re.search(rb"https?://(?!www\.w3\.org/)", asset.content), name
+        assert not re.search(rb"https?://(?!www\.w3\.org/|github\.com/leeoniya/uPlot \()", asset.content), name
+
+
+@pytest.mark.parametrize(("name", "released"), sorted(RELEASED.items()))
+async def test_the_charts_library_is_as_it_was_released_and_comes_with_its_licence(
+    shop: Shop, name: str, released: str
+) -> None:
+    response = await shop.http.get(PREFIX + name)
+    licence, rest = response.content.split(b"*/\n", 1)
+    assert b"The MIT License" in licence
+    assert b"Copyright (c)" in licence
+    assert hashlib.sha256(rest).hexdigest() == released
 
 
 async def test_files_are_not_sent_twice(shop: Shop) -> None:
