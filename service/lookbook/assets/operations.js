@@ -33,8 +33,10 @@ export function operationsView() {
 
 /** Asks now and every PERIOD until `box` has left the page; not while the page is hidden. */
 function watch({ box, head, figures, report, live }) {
-  let before = null;
+  let [before, asking] = [null, false];
   async function ask() {
+    if (asking) return; // a reading counts once
+    asking = true;
     try {
       const answer = await api.operations(before?.mark);
       if (!box.isConnected) return;
@@ -49,6 +51,8 @@ function watch({ box, head, figures, report, live }) {
     } catch (failure) {
       fill(head, failed(failure, ask));
       fill(figures);
+    } finally {
+      asking = false;
     }
     box.removeAttribute("aria-busy");
   }
