@@ -34,6 +34,7 @@ def sales_of(days: int) -> str:
 COMPARED = (
     (DYNAMIC, STATIC),
     (STATIC, BY_SALES),
+    (BLENDED, STATIC),
     (BLENDED, DYNAMIC),
     (BLENDED, GENERATED),
     *((BLENDED, sales_of(days)) for days in POPULARITY_DAYS),
