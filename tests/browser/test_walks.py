@@ -136,6 +136,10 @@ def test_operations_draw_what_is_asked_while_they_are_seen(page: Page, lookbook:
     expect(words).to_have_text(told)
     words.scroll_into_view_if_needed()
     lookbook.looked_at("latency")
+    page.set_viewport_size({"width": 600, "height": 900})
+    lookbook.looked_at("latency-narrower")
+    lookbook.open("articles")
+    page.wait_for_timeout(6_000)  # in which the view that was left would have been brought up to date
 
 
 @pytest.mark.parametrize("view", ["taste", "generation"])

@@ -26,7 +26,10 @@ function charts() {
   return library;
 }
 
-/** A part of the page, and `add(answer, before)`, which draws what was counted between two answers of the service. */
+/**
+ * A part of the page; `add(answer, before)`, which draws what was counted between two answers of the service; and
+ * `end()`, once the part has left the page.
+ */
 export function latency() {
   const readings = [[], [], []]; // times, p50, p99
   const canvas = h("div", { class: "chart", role: "img", hidden: true });
@@ -34,6 +37,7 @@ export function latency() {
   const waiting = empty("None since you came", "Once there are some, each reading adds its p50 and p99.");
   const element = part("latency", "Latency of recommendations while you look", waiting, canvas, words);
   let chart = null;
+  const sizes = new ResizeObserver(() => canvas.clientWidth && chart?.setSize(size(canvas)));
 
   async function add({ now, recent }, before) {
     if (!before || !recent) return;
@@ -47,12 +51,17 @@ export function latency() {
     if (!chart) {
       const uPlot = await charts();
       chart ??= new uPlot(options(canvas), readings, canvas);
-      new ResizeObserver(() => chart.setSize(size(canvas))).observe(canvas);
+      sizes.observe(canvas);
     }
     chart.setData(readings);
   }
 
-  return { element, add };
+  function end() {
+    sizes.disconnect();
+    chart?.destroy();
+  }
+
+  return { element, add, end };
 }
 
 function inWords({ count: n, p50_ms, p99_ms }, seconds) {

@@ -57,8 +57,10 @@ function watch({ box, head, figures, report, live }) {
     box.removeAttribute("aria-busy");
   }
   const timer = setInterval(() => {
-    if (!box.isConnected) clearInterval(timer);
-    else if (!document.hidden) ask();
+    if (!box.isConnected) {
+      clearInterval(timer);
+      live.end();
+    } else if (!document.hidden) ask();
   }, PERIOD);
   setTimeout(ask);
 }
