@@ -85,6 +85,7 @@ def main(base: str, folder: str) -> None:
         curve = tuned(Path(base), Path(folder), config=UNEVEN, world=world, on_stage=lambda name, _: said.append(name))
         if said:
             print(json.dumps(curve), flush=True)
+    world.leave()
 
 
 if __name__ == "__main__":

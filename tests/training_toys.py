@@ -72,6 +72,7 @@ def main(checkpoint: str, out: str, dropout: str, pause: str) -> None:
         fit(stage, SCHEDULE, seed=3, checkpoint=Path(checkpoint), recipe="toy", world=world)
         np.save(f"{out}-{world.rank}.npy", weights(stage).numpy())
         print("wrote" if Path(checkpoint).exists() and world.first else "silent", flush=True)
+    world.leave()
 
 
 if __name__ == "__main__":

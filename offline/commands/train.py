@@ -33,3 +33,4 @@ def main(options: argparse.Namespace) -> None:
         run = Run(options.run or default_run(options.data))
         train(DataSet.open(options.data), run, config, progress, fresh=options.fresh, world=world)
         progress.say(f"the run is complete: {run.folder}")
+    world.leave()
