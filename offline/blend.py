@@ -65,17 +65,18 @@ def fit_blend(
     ``lists`` (C): each customer's mixup list, in the same way, empty where nothing was generated; their weight is
     fitted on those who have one.
     """
-    has_popularity = popularity is not None and bool(popularity.table.any())
-    gains = {"trend": trend} if popularity is None or not has_popularity else {"popularity": popularity, "trend": trend}
-    if has_popularity:
-        gains["best_sellers"] = gains["popularity"].map(best_seller_bonus)
+    gains = {"trend": trend}
+    if popularity is not None and popularity.table.any():
+        gains = {"popularity": popularity, **gains, "best_sellers": popularity.map(best_seller_bonus)}
     asked = _Asked(window, dna, styles, gains, owned, lists or ()).first(_MOST_CUSTOMERS)
     spread = asked.spread()
-    units = {"popularity": spread / float(gains["popularity"].table.std() or 1.0)} if has_popularity else {}
-    multiples = {"best_sellers": _LIST_MULTIPLES}
-    grids = {name: np.multiply(multiples.get(name, _MULTIPLES), units.get(name, spread)).tolist() for name in gains}
-    of_lists = np.multiply(_LIST_MULTIPLES, spread).tolist()
-    grids = {**grids, "bought_before": of_lists} if any(map(len, asked.owned)) else grids
+    of_scores, of_lists = (np.multiply(tried, spread) for tried in (_MULTIPLES, _LIST_MULTIPLES))
+    grids = {"trend": of_scores.tolist()}
+    if "popularity" in gains:
+        unit = float(gains["popularity"].table.std() or 1.0)
+        grids = {"popularity": (of_scores / unit).tolist(), **grids, "best_sellers": of_lists.tolist()}
+    if any(map(len, asked.owned)):
+        grids["bought_before"] = of_lists.tolist()
     weights, tried = dict.fromkeys(grids, 0.0), dict[str, Tried]()
     for _ in range(_ROUNDS):
         for name, grid in grids.items():
@@ -83,7 +84,7 @@ def fit_blend(
             weights[name] = _best(tried[name])
     if any(map(len, asked.lists)):
         listed = asked.only(np.array([len(one) > 0 for one in asked.lists]))
-        tried["generated"] = [listed.measured("generated", weight, weights) for weight in of_lists]
+        tried["generated"] = [listed.measured("generated", weight, weights) for weight in of_lists.tolist()]
         weights["generated"] = _best(tried["generated"])
     by_style, found = _cold(asked, weights)
     return BlendFit(Blend(**weights, cold_by_style=by_style), tried, found)

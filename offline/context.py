@@ -47,12 +47,16 @@ class TrainingPart(NamedTuple):
 
     data: DataSet
     end: int
+    held: HeldOut | None
+    """the ends of histories that it is without; None by time"""
 
     @classmethod
     def of(cls, data: DataSet, split: Split) -> TrainingPart:
         """Of ``data``, which is without what is kept for evaluation."""
         held = HeldOut.of(data, split.hold_out, split.cutoff)
-        return cls(data, split.validation_from) if held is None else cls(held.left_out_of(data), split.cutoff)
+        if held is None:
+            return cls(data, split.validation_from, None)
+        return cls(held.left_out_of(data), split.cutoff, held)
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,8 @@ def known_purchases(data: DataSet, split: Split, config: Config) -> Known:
     part, everything = TrainingPart.of(data, split), data.purchases(split.cutoff)
     training = part.data.purchases(part.end)
     most, rng = config.style_lstm.validation_customers, derive(config.seed, "window")
-    held = HeldOut.of(data, split.hold_out, split.cutoff)
-    if held is not None:
-        window = held_out_window(held, len(data.article_ids), most=most, rng=rng)
+    if part.held is not None:
+        window = held_out_window(part.held, len(data.article_ids), most=most, rng=rng)
         return Known(part, training, everything, window, window.times // DAY * DAY)
     if not len(training):
         raise TrainingError(
